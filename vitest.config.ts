@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+// One deadline for everything: tests assert outcomes, never times (times belong to bench/).
+export default defineConfig({
+  test: {
+    globalSetup: ['test/support/global-setup.ts'],
+    testTimeout: 90_000,
+    hookTimeout: 90_000,
+    include: ['{api,worker,shared,tasks,scripts,test,bench}/**/*.test.ts'],
+    maxWorkers: 3,
+  },
+});
