@@ -1,0 +1,28 @@
+/**
+ * Places where a fault test may kill this very process (`CRASH_AT=<name>`, read by shared/config.ts and
+ * refused outside NODE_ENV=test). A named point dies exactly between two steps, which a timed kill cannot.
+ */
+export const crashPoints = [
+  'upload.middle', // bytes are arriving
+  'accept.before-commit', // bytes are stored, no row yet
+  'accept.after-commit', // the row is committed, nothing is in Redis
+  'run.before-claim', // the delivery is taken, the row is still queued
+  'run.after-claim', // the row is active, nothing has run
+  'run.during-task', // the handler is running
+  'run.after-effect', // an effect of the task is done, its end is not recorded
+  'run.after-output', // output bytes are stored, the result is not committed
+  'run.before-commit', // all is ready for the final transaction
+  'run.after-commit', // the result is committed, BullMQ does not know
+] as const;
+
+export type CrashPoint = (typeof crashPoints)[number];
+
+let armed: string | undefined;
+
+export function armCrashPoint(name: string | undefined): void {
+  armed = name;
+}
+
+export function crashPoint(name: CrashPoint): void {
+  if (armed === name) process.kill(process.pid, 'SIGKILL');
+}

@@ -1,0 +1,16 @@
+import { pino, type Logger } from 'pino';
+
+export type { Logger };
+
+/**
+ * The process's logger: one JSON line per event on stdout. `npm start` makes them readable.
+ * Inputs, file contents, addresses and secrets are never logged; the redaction is the second line of defence.
+ */
+export function createLogger(options: { service: string; level: string }): Logger {
+  return pino({
+    level: options.level,
+    base: { service: options.service, pid: process.pid },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    redact: { paths: ['authorization', '*.authorization', 'cookie', '*.cookie', 'key', '*.key', 'password', '*.password'], censor: '[redacted]' },
+  });
+}

@@ -1,0 +1,70 @@
+/** What a handler is given beside its input, and all that it can reach. */
+export interface TaskContext {
+  readonly jobId: string;
+  /** 1 for the first attempt. Interrupted and snoozed runs do not count. */
+  readonly attempt: number;
+  readonly tenantId: string;
+  /**
+   * Aborted when the job is cancelled, loses its lease, the worker shuts down, or shortly before the hard
+   * time limit. A handler that ignores it is killed (SIGTERM, then SIGKILL) within 3 s.
+   */
+  readonly signal: AbortSignal;
+  /** Reports progress, 0 to 100, and what is being done. Call it as often as you like: writes are coalesced. */
+  progress(percent: number, message?: string): void;
+  /** Adds a line to the job's log (GET /v1/jobs/{id}/logs), at most WINDLASS_LOG_LINES_MAX lines of 1 KiB. */
+  log(message: string): void;
+  /**
+   * The stored file that an input field refers to, already on disk and read-only.
+   * @throws TypeError if `id` is not a file of this job's input.
+   */
+  file(id: string): InputFile;
+  /**
+   * Starts an output file: write to `path`, then put `id` into the result. Bytes are stored and the file becomes
+   * visible together with the result, or not at all.
+   */
+  output(name: string, options: { mediaType: string }): OutputFile;
+  /** An empty directory of this run for temporary files; deleted afterwards. */
+  readonly scratchDir: string;
+}
+
+export interface InputFile {
+  readonly id: string;
+  readonly path: string;
+  /** The name it was uploaded under; data, never a path. */
+  readonly name: string;
+  /** The media type that the client declared. The bytes may be something else. */
+  readonly mediaType: string;
+  readonly sizeBytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+}
+
+export interface OutputFile {
+  readonly id: string;
+  readonly path: string;
+}
+
+/** What a task with `isolation: 'inline'` has on top: it runs inside the worker and may use its services. */
+export interface InlineTaskContext extends TaskContext {
+  /** The settings of this task, by configuration name, for example `SMTP_URL`. */
+  readonly settings: Readonly<Record<string, unknown>>;
+  /**
+   * Runs `action` and remembers, durably and per job, that it was begun and how it ended, so that a retry after a
+   * crash does not repeat what has been done: a finished effect returns its recorded value without running.
+   * When an earlier run began and never recorded an end, `onUnknown` decides: `repeat` runs it again (at
+   * least once), `fail` throws EffectUnknownError (at most once). An `action` that throws `notDone` errors
+   * (see `isNotDone`) clears the mark, so the next attempt may try again.
+   */
+  effect<Value>(
+    key: string,
+    options: { onUnknown: 'repeat' | 'fail'; isNotDone: (err: unknown) => boolean },
+    action: () => Promise<Value>,
+  ): Promise<Value>;
+  /** A small durable memory of this task within the tenant, for example suppressed addresses. */
+  readonly memory: {
+    get(key: string): Promise<unknown>;
+    set(key: string, value: unknown): Promise<void>;
+  };
+}
+
+/** Handlers of inline tasks read files through the same `file(id).path`. */
