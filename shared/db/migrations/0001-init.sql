@@ -107,7 +107,6 @@ CREATE TABLE attempts (
   tenant_id   text NOT NULL,
   -- The fence of the run: two runs can never write the same attempt.
   fence       bigint NOT NULL,
-  number      integer NOT NULL,
   worker_id   uuid NOT NULL,
   started_at  timestamptz NOT NULL,
   finished_at timestamptz NOT NULL,

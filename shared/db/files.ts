@@ -1,0 +1,112 @@
+/** Rows of stored files. Bytes are in storage under the same id; a row without bytes or bytes without a row are swept. */
+import type { NewFile } from './accept-jobs.ts';
+import { inTransaction, sqlState, type Db, type Queryable } from './pool.ts';
+import type { RunKey } from './workers.ts';
+
+export interface FileRow {
+  readonly id: string;
+  readonly name: string;
+  readonly media_type: string;
+  readonly detected_type: string | null;
+  readonly size_bytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+  readonly job_id: string | null;
+  readonly created_at: Date;
+  readonly expires_at: Date | null;
+}
+
+const columns = `id, name, media_type, detected_type, size_bytes, encode(sha256, 'hex') AS sha256, job_id, created_at, expires_at`;
+
+export async function findFile(db: Queryable, tenantId: string, id: string): Promise<FileRow | undefined> {
+  const { rows } = await db.query<FileRow>(
+    `SELECT ${columns} FROM files WHERE tenant_id = $1 AND id = $2 AND state = 'ready'`,
+    [tenantId, id],
+  );
+  return rows[0];
+}
+
+/** The visible output files of a job, in the order they were made. */
+export async function listFilesOfJob(db: Queryable, tenantId: string, jobId: string): Promise<FileRow[]> {
+  const { rows } = await db.query<FileRow>(
+    `SELECT ${columns} FROM files WHERE tenant_id = $1 AND job_id = $2 AND state = 'ready' ORDER BY id`,
+    [tenantId, jobId],
+  );
+  return rows;
+}
+
+/** Those of `ids` that are not files of this tenant. */
+export async function listMissingFiles(db: Queryable, tenantId: string, ids: readonly string[]): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    `SELECT wanted.id FROM unnest($2::uuid[]) AS wanted(id)
+     LEFT JOIN files f ON f.tenant_id = $1 AND f.id = wanted.id AND f.state = 'ready' WHERE f.id IS NULL`,
+    [tenantId, ids],
+  );
+  return rows.map((row) => row.id);
+}
+
+/**
+ * Commits the row of an upload, with its idempotency key when it has one.
+ * @returns undefined when the key was there before; nothing was written then.
+ */
+export function insertFile(
+  db: Db,
+  tenantId: string,
+  file: NewFile,
+  idempotency: { key: string; fingerprint: string } | null,
+): Promise<FileRow | undefined> {
+  return inTransaction(db, async (client) => {
+    if (idempotency !== null) {
+      const { rowCount } = await client.query(
+        `INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id)
+         VALUES ($1, $2, decode($3, 'hex'), 'file', $4) ON CONFLICT DO NOTHING`,
+        [tenantId, idempotency.key, idempotency.fingerprint, file.id],
+      );
+      if (rowCount === 0) return undefined;
+    }
+    const { rows } = await client.query<FileRow>(
+      `INSERT INTO files (id, tenant_id, state, name, media_type, size_bytes, sha256, expires_at)
+       VALUES ($1, $2, 'ready', $3, $4, $5, decode($6, 'hex'), now() + $7 * interval '1 ms') RETURNING ${columns}`,
+      [file.id, tenantId, file.name, file.mediaType, file.sizeBytes, file.sha256, file.retentionMs],
+    );
+    return rows[0];
+  });
+}
+
+/** `in-use`: a job that is not final refers to it (the foreign key says so, whatever happens at the same moment). */
+export async function deleteFile(db: Queryable, tenantId: string, id: string): Promise<'deleted' | 'in-use' | 'missing'> {
+  try {
+    const { rowCount } = await db.query(`DELETE FROM files WHERE tenant_id = $1 AND id = $2 AND state = 'ready'`, [tenantId, id]);
+    return rowCount === 0 ? 'missing' : 'deleted';
+  } catch (err) {
+    if (sqlState(err) === '23503') return 'in-use';
+    throw err;
+  }
+}
+
+export interface PendingFile {
+  readonly id: string;
+  readonly name: string;
+  readonly mediaType: string;
+  readonly detectedType: string | null;
+}
+
+/**
+ * Announces the output files of a run before their bytes are stored, if the run still owns its job.
+ * @returns false when it does not: nothing may be stored then.
+ */
+export async function insertPendingFiles(db: Queryable, run: RunKey, files: readonly PendingFile[]): Promise<boolean> {
+  const { rowCount } = await db.query(
+    `INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
+     SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
+     FROM jobs j CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
+     WHERE j.id = $1 AND j.fence = $2 AND j.state = 'active'`,
+    [run.jobId, run.fence, JSON.stringify(files)],
+  );
+  return rowCount === files.length;
+}
+
+/** Takes back the announced files of a run that did not succeed. Their bytes are deleted by the caller. */
+export async function deletePendingFiles(db: Queryable, ids: readonly string[]): Promise<void> {
+  await db.query(`DELETE FROM files WHERE id = ANY($1) AND state = 'pending'`, [ids]);
+}

@@ -1,0 +1,97 @@
+/**
+ * Group commit: concurrent single-row writes become one multi-row statement.
+ *
+ * There is no timer. While a flush is in flight, what arrives gathers, and goes with the next one: an idle system
+ * pays no delay, a busy one shares each round trip and each fsync among all that waited for it.
+ *
+ * How a flush may fail, and what each of its items is told:
+ * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
+ * - a deadlock or the like (40): rolled back whole, tried again up to three times;
+ * - a lost connection: nobody knows whether it was committed, so each item is asked for by `recover`.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isConnectionLost, isDataError, isTransactionRetryable } from './pool.ts';
+import { AppError } from '../errors.ts';
+
+export interface GroupCommit<Item, Result> {
+  /** Resolves when the item's row is committed. @throws AppError `unavailable` when `pendingMax` items wait already. */
+  add(item: Item): Promise<Result>;
+  /** Resolves when nothing is pending or in flight. */
+  idle(): Promise<void>;
+}
+
+interface Pending<Item, Result> {
+  readonly item: Item;
+  readonly resolve: (result: Result) => void;
+  readonly reject: (err: unknown) => void;
+}
+
+const retriesMax = 3;
+
+export function createGroupCommit<Item, Result>(options: {
+  /** One statement for all items; answers in the order of the items. */
+  flush: (items: readonly Item[]) => Promise<readonly Result[]>;
+  /** After a lost connection: what became of this item? Rejects when that cannot be told. */
+  recover: (item: Item, err: unknown) => Promise<Result>;
+  /** Most items in one flush. Default 500. */
+  itemsMax?: number;
+  /** Most items that may wait. Default 10,000. */
+  pendingMax?: number;
+}): GroupCommit<Item, Result> {
+  const { flush, recover, itemsMax = 500, pendingMax = 10_000 } = options;
+  let pending: Pending<Item, Result>[] = [];
+  let running: Promise<void> | undefined;
+
+  async function run(): Promise<void> {
+    // One turn of the event loop lets everything that became ready in this tick share the first flush.
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    while (pending.length > 0) {
+      const group = pending.slice(0, itemsMax);
+      pending = pending.slice(itemsMax);
+      await flushGroup(group);
+    }
+    running = undefined;
+  }
+
+  async function flushGroup(group: readonly Pending<Item, Result>[], retries = 0): Promise<void> {
+    let results: readonly Result[];
+    try {
+      results = await flush(group.map((entry) => entry.item));
+    } catch (err) {
+      if (isTransactionRetryable(err) && retries < retriesMax) {
+        await sleep(Math.random() * 20 * 2 ** retries);
+        return flushGroup(group, retries + 1);
+      }
+      if (isDataError(err) && group.length > 1) {
+        const middle = group.length >> 1;
+        await flushGroup(group.slice(0, middle));
+        return flushGroup(group.slice(middle));
+      }
+      if (isConnectionLost(err)) {
+        await Promise.all(group.map((entry) => recover(entry.item, err).then(entry.resolve, entry.reject)));
+        return;
+      }
+      for (const entry of group) entry.reject(err);
+      return;
+    }
+    for (const [index, entry] of group.entries()) {
+      // `flush` promises one result per item.
+      entry.resolve(results[index] as Result);
+    }
+  }
+
+  return {
+    add(item) {
+      if (pending.length >= pendingMax) {
+        return Promise.reject(new AppError('unavailable', `More than ${pendingMax} writes are waiting for the database.`, { retryAfterSeconds: 1 }));
+      }
+      return new Promise<Result>((resolve, reject) => {
+        pending.push({ item, resolve, reject });
+        running ??= run();
+      });
+    },
+    async idle() {
+      while (running !== undefined) await running;
+    },
+  };
+}

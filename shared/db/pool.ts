@@ -1,0 +1,108 @@
+import pg from 'pg';
+import { AppError } from '../errors.ts';
+
+/** Everything that runs SQL takes this: the pool, or a client inside `inTransaction`. */
+export interface Queryable {
+  query<Row extends pg.QueryResultRow>(query: pg.QueryConfig | string, values?: unknown[]): Promise<pg.QueryResult<Row>>;
+}
+
+export type Db = pg.Pool;
+
+/**
+ * A pool with limits on everything that could wait for ever: a connection, a lock, a statement, a dead peer.
+ * int8 is read as a number: fences, sizes and counts stay far below 2^53.
+ */
+export function createDb(options: { url: string; size: number; timeoutMs: number; name: string }): Db {
+  const types = new pg.TypeOverrides();
+  types.setTypeParser(pg.types.builtins.INT8, Number);
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.size,
+    connectionTimeoutMillis: options.timeoutMs,
+    idleTimeoutMillis: 60_000,
+    keepAlive: true,
+    statement_timeout: 30_000,
+    lock_timeout: 5_000,
+    idle_in_transaction_session_timeout: 30_000,
+    // Above statement_timeout: reached only when the server's answer never comes (half-open connection).
+    query_timeout: 35_000,
+    application_name: options.name,
+    types,
+  });
+  // An idle connection that breaks is replaced at the next query; without a listener it would end the process.
+  pool.on('error', () => {});
+  return pool;
+}
+
+/**
+ * Runs `work` in one transaction.
+ * @throws AmbiguousCommitError when the connection died during COMMIT: it may or may not have happened.
+ */
+export async function inTransaction<Value>(db: Db, work: (client: pg.PoolClient) => Promise<Value>): Promise<Value> {
+  const client = await db.connect();
+  let failure: Error | undefined;
+  try {
+    await client.query('BEGIN');
+    const value = await work(client);
+    try {
+      await client.query('COMMIT');
+    } catch (err) {
+      if (isConnectionLost(err)) throw new AmbiguousCommitError(err);
+      throw err;
+    }
+    return value;
+  } catch (err) {
+    failure = err instanceof Error ? err : new Error(String(err));
+    await client.query('ROLLBACK').catch(() => {});
+    throw err;
+  } finally {
+    client.release(failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)));
+  }
+}
+
+/** The connection was lost while a commit was under way: only reading the row can tell what happened. */
+export class AmbiguousCommitError extends Error {
+  override name = 'AmbiguousCommitError';
+  constructor(cause: unknown) {
+    super('The connection to Postgres was lost while a transaction was being committed.', { cause });
+  }
+}
+
+export function sqlState(err: unknown): string | undefined {
+  const code = err instanceof Error && 'code' in err ? err.code : undefined;
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+}
+
+/** SQLSTATE classes 22 and 23: the data of a row is at fault, another try gives the same answer. */
+export function isDataError(err: unknown): boolean {
+  return /^2[23]/.test(sqlState(err) ?? '');
+}
+
+/** Class 40 (deadlock, serialization) and lock_timeout (55P03): the transaction was rolled back and may be tried again. */
+export function isTransactionRetryable(err: unknown): boolean {
+  const state = sqlState(err) ?? '';
+  return state.startsWith('40') || state === '55P03';
+}
+
+const networkErrors = new Set(['ECONNRESET', 'ECONNREFUSED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EHOSTUNREACH', 'ENOENT', 'EAI_AGAIN']);
+
+/** The server is away, going away or unreachable (class 08, 57P0x, 53xxx, socket errors, pool and query timeouts). */
+export function isConnectionLost(err: unknown): boolean {
+  if (!(err instanceof Error)) return false;
+  const state = sqlState(err);
+  if (state !== undefined) return /^(08|57P|53)/.test(state);
+  if ('code' in err && typeof err.code === 'string' && networkErrors.has(err.code)) return true;
+  // pg reports these without a code.
+  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable/i.test(err.message);
+}
+
+/** Turns "Postgres is away" into the 503 that the contract promises; passes everything else on. */
+export function toAppError(err: unknown): unknown {
+  if (err instanceof AmbiguousCommitError || isConnectionLost(err) || isTransactionRetryable(err) || sqlState(err) === '57014') {
+    return new AppError('unavailable', 'The database does not answer right now. Try again; nothing was accepted unless you were told so.', {
+      cause: err,
+      retryAfterSeconds: 2,
+    });
+  }
+  return err;
+}

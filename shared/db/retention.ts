@@ -1,0 +1,59 @@
+/**
+ * Deleting what has expired, in small batches. Rows go first, bytes after them: a crash in between leaves bytes
+ * without a row, which the orphan sweep finds; the other order could leave a row that promises bytes.
+ */
+import { inTransaction, type Db, type Queryable } from './pool.ts';
+
+/** Deletes up to `limit` expired final jobs with all that hangs on them. @returns ids of files whose bytes must go. */
+export function pruneJobs(db: Db, limit: number): Promise<{ jobs: number; fileIds: string[] }> {
+  return inTransaction(db, async (client) => {
+    // A file that another job, not yet final, takes as its input keeps its job until that one has ended.
+    const { rows } = await client.query<{ id: string }>(
+      `SELECT j.id FROM jobs j WHERE j.expires_at < now() AND j.state IN ('succeeded', 'failed', 'cancelled')
+         AND NOT EXISTS (SELECT 1 FROM files f JOIN job_inputs i ON i.tenant_id = f.tenant_id AND i.file_id = f.id WHERE f.job_id = j.id)
+       ORDER BY j.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`,
+      [limit],
+    );
+    const ids = rows.map((row) => row.id);
+    if (ids.length === 0) return { jobs: 0, fileIds: [] };
+    const files = await client.query<{ id: string }>('DELETE FROM files WHERE job_id = ANY($1) RETURNING id', [ids]);
+    await client.query('DELETE FROM events WHERE job_id = ANY($1)', [ids]);
+    await client.query(`DELETE FROM idempotency_keys WHERE resource = 'job' AND resource_id = ANY($1)`, [ids]);
+    await client.query('DELETE FROM jobs WHERE id = ANY($1)', [ids]);
+    return { jobs: ids.length, fileIds: files.rows.map((row) => row.id) };
+  });
+}
+
+/** Deletes up to `limit` expired uploads that no unfinished job refers to. @returns their ids. */
+export async function pruneFiles(db: Queryable, limit: number): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    `DELETE FROM files WHERE id IN (
+       SELECT f.id FROM files f WHERE f.expires_at < now() AND f.job_id IS NULL
+         AND NOT EXISTS (SELECT 1 FROM job_inputs i WHERE i.tenant_id = f.tenant_id AND i.file_id = f.id)
+       ORDER BY f.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+     RETURNING id`,
+    [limit],
+  );
+  return rows.map((row) => row.id);
+}
+
+/** Pending outputs whose run is over (the worker died between announcing and settling). @returns their ids. */
+export async function prunePendingFiles(db: Queryable, limit: number): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    `DELETE FROM files WHERE id IN (
+       SELECT f.id FROM files f JOIN jobs j ON j.id = f.job_id
+       WHERE f.state = 'pending' AND (j.state <> 'active' OR j.started_at > f.created_at) LIMIT $1)
+     AND state = 'pending' RETURNING id`,
+    [limit],
+  );
+  return rows.map((row) => row.id);
+}
+
+/** Those of `ids` that have no row at all: orphans. */
+export async function listUnknownFiles(db: Queryable, ids: readonly string[]): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>(
+    'SELECT s.id FROM unnest($1::uuid[]) AS s(id) LEFT JOIN files f ON f.id = s.id WHERE f.id IS NULL',
+    [ids],
+  );
+  return rows.map((row) => row.id);
+}

@@ -1,0 +1,109 @@
+/**
+ * Settling: the one statement that ends runs. Result, output files, attempt, event and the job's next state are
+ * committed together, and only for a row that is still `active` with the run's own fence. A run that was
+ * superseded in the meantime (a zombie) updates zero rows and is told so.
+ */
+import type { JobState, Settlement } from '../domain/job.ts';
+import { createGroupCommit, type GroupCommit } from './group-commit.ts';
+import { AmbiguousCommitError, type Db } from './pool.ts';
+
+export interface RunEnd {
+  readonly jobId: string;
+  readonly fence: number;
+  readonly settlement: Settlement;
+  readonly result: unknown;
+  readonly outputs: readonly StoredOutput[];
+}
+
+/** An output file whose bytes are stored and whose `pending` row waits to become visible. */
+export interface StoredOutput {
+  readonly id: string;
+  readonly sizeBytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+}
+
+/** The state that was written; undefined when the run was superseded and nothing was. */
+export type SettleRuns = GroupCommit<RunEnd, JobState | undefined>;
+
+export function createSettleRuns(db: Db): SettleRuns {
+  return createGroupCommit<RunEnd, JobState | undefined>({
+    flush: (runs) => settleRuns(db, runs),
+    recover: (run, err) => findSettled(db, run, err),
+  });
+}
+
+// A cancel that arrived after the worker decided to run the job again still ends it.
+const settleSql = `
+WITH item AS MATERIALIZED (
+  SELECT * FROM json_to_recordset($1::json) AS t(
+    "id" uuid, "fence" bigint, "state" job_state, "result" jsonb, "error" jsonb, "delayMs" bigint,
+    "attemptsUsed" integer, "crashes" integer, "outcome" text, "outputs" jsonb)
+), locked AS MATERIALIZED (
+  SELECT j.id, j.worker_id, j.started_at, i.result, i.error, i."attemptsUsed", i.crashes, i.outcome, i.outputs, i."delayMs",
+    CASE WHEN i.state IN ('retrying', 'queued') AND j.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE i.state END AS state
+  FROM jobs j JOIN item i ON j.id = i.id AND j.fence = i.fence AND j.state = 'active'
+  ORDER BY j.id FOR UPDATE OF j
+), ended AS (
+  UPDATE jobs j SET state = l.state, worker_id = NULL, result = CASE WHEN l.state = 'succeeded' THEN l.result END, error = l.error,
+    attempts_used = l."attemptsUsed", crashes = l.crashes,
+    run_at = CASE WHEN l.state = 'retrying' THEN now() + l."delayMs" * interval '1 ms' ELSE j.run_at END,
+    rank_at = CASE WHEN l.state = 'retrying' THEN now() + l."delayMs" * interval '1 ms' - j.priority * interval '60 s' ELSE j.rank_at END,
+    started_at = CASE WHEN l.state = 'queued' THEN NULL ELSE j.started_at END,
+    finished_at = CASE WHEN l.state IN ('succeeded', 'failed', 'cancelled') THEN now() END,
+    expires_at = CASE WHEN l.state IN ('succeeded', 'failed', 'cancelled') THEN now() + j.retention_ms * interval '1 ms' END,
+    progress = CASE WHEN l.state = 'succeeded' THEN NULL ELSE j.progress END
+  FROM locked l WHERE j.id = l.id
+  RETURNING j.id, j.fence, j.tenant_id, j.state, l.worker_id, l.started_at, l.outcome, j.error, l.outputs, j.expires_at
+), attempt AS (
+  INSERT INTO attempts (job_id, tenant_id, fence, worker_id, started_at, finished_at, outcome, error)
+  SELECT id, tenant_id, fence, worker_id, started_at, now(), outcome, error FROM ended
+), event AS (
+  INSERT INTO events (tenant_id, job_id, type, data)
+  SELECT tenant_id, id, 'job.' || state, CASE WHEN error IS NOT NULL THEN jsonb_build_object('error', error) END FROM ended
+), file AS (
+  UPDATE files f SET state = 'ready', size_bytes = o."sizeBytes", sha256 = decode(o.sha256, 'hex'), expires_at = ended.expires_at
+  FROM ended CROSS JOIN jsonb_to_recordset(ended.outputs) AS o(id uuid, "sizeBytes" bigint, sha256 text)
+  WHERE f.id = o.id AND f.job_id = ended.id AND f.state = 'pending'
+), released AS (
+  DELETE FROM job_inputs i USING ended WHERE i.job_id = ended.id AND ended.state IN ('succeeded', 'failed', 'cancelled')
+)
+SELECT id, state FROM ended`;
+
+/** Settles a group in one statement; used by workers for their own runs and by the reaper for those of the dead. */
+export async function settleRuns(db: Db, runs: readonly RunEnd[]): Promise<(JobState | undefined)[]> {
+  const items = runs.map((run) => ({
+    id: run.jobId,
+    fence: run.fence,
+    state: run.settlement.state,
+    result: run.result ?? null,
+    error: run.settlement.error ?? null,
+    delayMs: run.settlement.delayMs,
+    attemptsUsed: run.settlement.attemptsUsed,
+    crashes: run.settlement.crashes,
+    outcome: run.settlement.outcome,
+    outputs: run.outputs,
+  }));
+  const { rows } = await db.query<{ id: string; state: JobState }>({
+    name: 'settle-runs',
+    text: settleSql,
+    values: [JSON.stringify(items)],
+  });
+  const states = new Map(rows.map((row) => [row.id, row.state]));
+  return runs.map((run) => states.get(run.jobId));
+}
+
+/** After a lost answer: an attempt row with this fence exists if and only if the commit happened (F61). */
+async function findSettled(db: Db, run: RunEnd, cause: unknown): Promise<JobState | undefined> {
+  const { rows } = await db.query<{ is_settled: boolean; state: JobState; is_mine: boolean }>(
+    `SELECT EXISTS (SELECT 1 FROM attempts a WHERE a.job_id = j.id AND a.fence = $2) AS is_settled, j.state,
+       j.fence = $2 AND j.state = 'active' AS is_mine FROM jobs j WHERE j.id = $1`,
+    [run.jobId, run.fence],
+  );
+  const row = rows[0];
+  if (row?.is_settled === true) return row.state;
+  // Still ours, so not committed yet: the caller tries again. Otherwise another run owns the job now.
+  if (row?.is_mine === true) throw new AmbiguousCommitError(cause);
+  return undefined;
+}
+
