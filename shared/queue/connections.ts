@@ -1,0 +1,55 @@
+/**
+ * The three kinds of Redis connection. They differ in what should happen when Redis is away, which is exactly what
+ * a default cannot know (faults.md, R6 and R7: measured on BullMQ 6.7).
+ */
+import { Redis, type RedisOptions } from 'ioredis';
+import type { Logger } from '../log.ts';
+
+/** Longer than the longest idle read (BullMQ's drainDelay of 5 s, and our PING every 5 s). */
+const socketTimeoutMs = 15_000;
+const pingIntervalMs = 5_000;
+
+const common: RedisOptions = {
+  connectTimeout: 5_000,
+  keepAlive: 10_000,
+  // A half-open connection swallows bytes without an error; only silence on the socket gives it away.
+  socketTimeout: socketTimeoutMs,
+  retryStrategy: (times) => Math.min(50 * 2 ** times, 2_000),
+  // After a fail-over the old primary answers READONLY: without this a worker spins at thousands of errors a second.
+  reconnectOnError: (err) => (err.message.startsWith('READONLY') ? 2 : /^(LOADING|MASTERDOWN)/.test(err.message) ? 1 : false),
+};
+
+/** For adding deliveries and publishing: fails at once when Redis is away, because Postgres has the job already. */
+export function createProducerConnection(url: string, log: Logger): Redis {
+  const redis = new Redis(url, { ...common, enableOfflineQueue: false, maxRetriesPerRequest: 1, commandTimeout: 2_000 });
+  return watch(redis, 'producer', log);
+}
+
+/** For BullMQ workers: waits for Redis as long as it takes (`maxRetriesPerRequest: null` is required there). */
+export function createConsumerConnection(url: string, log: Logger): Redis {
+  return watch(new Redis(url, { ...common, maxRetriesPerRequest: null }), 'consumer', log);
+}
+
+/** For subscriptions: re-subscribes by itself after every reconnect. */
+export function createSubscriberConnection(url: string, log: Logger): Redis {
+  return watch(new Redis(url, { ...common, maxRetriesPerRequest: null, autoResubscribe: true }), 'subscriber', log);
+}
+
+/** One line when Redis goes and one when it is back, not one per failed retry; and a PING so that silence means death. */
+function watch(redis: Redis, kind: string, log: Logger): Redis {
+  let isAway = false;
+  redis.on('error', (err) => {
+    if (!isAway) log.warn({ kind, err: err.message }, 'redis is away');
+    isAway = true;
+  });
+  redis.on('ready', () => {
+    if (isAway) log.info({ kind }, 'redis is back');
+    isAway = false;
+  });
+  const timer = setInterval(() => {
+    if (redis.status === 'ready') redis.ping().catch(() => {});
+  }, pingIntervalMs);
+  timer.unref();
+  redis.on('end', () => clearInterval(timer));
+  return redis;
+}
