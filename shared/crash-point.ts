@@ -4,6 +4,8 @@
  */
 export const crashPoints = [
   'upload.middle', // bytes are arriving
+  'storage.before-sync', // all bytes are written to the part, not synced
+  'storage.before-rename', // the part is complete and synced, the file does not have its name yet
   'accept.before-commit', // bytes are stored, no row yet
   'accept.after-commit', // the row is committed, nothing is in Redis
   'run.before-claim', // the delivery is taken, the row is still queued
