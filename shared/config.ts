@@ -103,6 +103,7 @@ export const configSchema = z.object({
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info').describe('Least severe log line that is written.'),
   WINDLASS_DB_POOL: int(10, 2, 200).describe('Postgres connections of one process.'),
   WINDLASS_DB_TIMEOUT_MS: int(5_000, 100).describe('Longest wait for a Postgres connection before 503, in ms.'),
+  NODE_COMPILE_CACHE: z.string().optional().describe('Directory of the compile cache of Node, passed on to task hosts. Set in the images.'),
   CRASH_AT: z.string().optional().describe('Tests only (needs NODE_ENV=test): the process kills itself at this point.'),
 });
 

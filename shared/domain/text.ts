@@ -1,0 +1,28 @@
+/**
+ * What Postgres cannot store: U+0000, and surrogates without their partner (jsonb refuses both). Found at the edge
+ * and named, instead of failing a statement that carries the rows of others.
+ */
+
+/** The JSON Pointer (RFC 6901) of the first string or key in `value` that cannot be stored. */
+export function findUnstorable(value: unknown, pointer = ''): string | undefined {
+  if (typeof value === 'string') return isStorable(value) ? undefined : pointer;
+  if (typeof value !== 'object' || value === null) return undefined;
+  for (const [key, item] of Object.entries(value)) {
+    const place = `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+    if (!isStorable(key)) return place;
+    const found = findUnstorable(item, place);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+export function isStorable(text: string): boolean {
+  return !text.includes('\0') && text.isWellFormed();
+}
+
+/** Makes foreign text (messages of libraries, log lines) storable and short: no control characters but line feeds and tabs. */
+export function cleanText(text: string, lengthMax: number): string {
+  // oxlint-disable-next-line no-control-regex -- control characters are what is removed
+  const clean = text.slice(0, lengthMax * 2).toWellFormed().replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, '');
+  return clean.length <= lengthMax ? clean : `${clean.slice(0, lengthMax - 1).toWellFormed()}…`;
+}

@@ -1,0 +1,124 @@
+/**
+ * Warm task hosts. A host serves one tenant until it is replaced, so that nothing of one tenant's job (a file left
+ * open, a patched global) can meet another's. Hosts are started when first needed, and one spare is kept warm.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { chownSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Logger } from '#shared/log.ts';
+import { spawnHost, type HostLimits, type TaskHost } from './host.ts';
+
+export interface HostPool {
+  /** A free host for this tenant. Never more hosts than `size`: callers hold a slot for each. */
+  acquire(tenantId: string): Promise<TaskHost>;
+  /** Gives it back; a host that is spent is killed instead. */
+  release(host: TaskHost): void;
+  close(): Promise<void>;
+}
+
+export function createHostPool(options: {
+  size: number;
+  dir: string;
+  limits: HostLimits;
+  /** Hosts run as this user id plus their slot; undefined where ids cannot be changed. */
+  uidBase: number | undefined;
+  /** Directory of V8's compile cache (NODE_COMPILE_CACHE): hosts start faster with it. */
+  compileCache: string | undefined;
+  log: Logger;
+}): HostPool {
+  const { size, dir, limits, uidBase, compileCache, log } = options;
+  const freeSlots = Array.from({ length: size + 1 }, (_, index) => index);
+  const idle: TaskHost[] = [];
+  const slotOf = new Map<TaskHost, number>();
+  const homeOf = new Map<TaskHost, string>();
+  const changing = new Set<Promise<void>>();
+  let isClosed = false;
+
+  async function start(): Promise<TaskHost> {
+    const slot = freeSlots.shift();
+    if (slot === undefined) throw new Error('The pool of task hosts is full; this is a mistake in the accounting of slots.');
+    try {
+      const home = join(dir, randomUUID());
+      await mkdir(home, { recursive: true, mode: 0o770 });
+      const uid = uidBase === undefined ? undefined : uidBase + slot;
+      if (uid !== undefined) chownSync(home, uid, process.getgid?.() ?? uid);
+      const host = spawnHost({ dir: home, limits, uid, compileCache, log });
+      slotOf.set(host, slot);
+      homeOf.set(host, home);
+      return host;
+    } catch (err) {
+      freeSlots.push(slot);
+      throw err;
+    }
+  }
+
+  function end(host: TaskHost): Promise<void> {
+    const ended = host
+      .kill()
+      .then(async () => {
+        const home = homeOf.get(host);
+        if (home !== undefined) await rm(home, { recursive: true, force: true }).catch(() => {});
+      })
+      .finally(() => {
+        const slot = slotOf.get(host);
+        if (slot !== undefined) freeSlots.push(slot);
+        slotOf.delete(host);
+        homeOf.delete(host);
+        changing.delete(ended);
+      });
+    changing.add(ended);
+    return ended;
+  }
+
+  /** Keeps one host warm for whoever comes next. */
+  function warm(): void {
+    if (isClosed || freeSlots.length === 0 || idle.some((host) => host.tenantId === undefined)) return;
+    const started = start()
+      .then(
+        (host) => {
+          if (isClosed) void end(host);
+          else idle.push(host);
+        },
+        (err: unknown) => log.warn({ err }, 'a spare task host could not be started'),
+      )
+      .finally(() => changing.delete(started));
+    changing.add(started);
+  }
+
+  function take(matches: (host: TaskHost) => boolean): TaskHost | undefined {
+    const index = idle.findIndex(matches);
+    return index === -1 ? undefined : idle.splice(index, 1)[0];
+  }
+
+  warm();
+  return {
+    async acquire(tenantId) {
+      // A host may have died while idle (out of memory, an operator's kill).
+      for (let dead = take((host) => !host.isReusable()); dead !== undefined; dead = take((host) => !host.isReusable())) void end(dead);
+      let host: TaskHost | undefined;
+      while (host === undefined) {
+        host = take((candidate) => candidate.tenantId === tenantId) ?? take((candidate) => candidate.tenantId === undefined);
+        if (host !== undefined) break;
+        if (freeSlots.length > 0) host = await start();
+        else {
+          // All processes exist: an idle one of another tenant makes room, or one that is starting or changing is waited for.
+          const other = take(() => true);
+          await (other === undefined ? Promise.race(changing) : end(other));
+        }
+      }
+      host.tenantId = tenantId;
+      warm();
+      return host;
+    },
+    release(host) {
+      if (isClosed || !host.isReusable()) void end(host);
+      else idle.push(host);
+    },
+    async close() {
+      isClosed = true;
+      await Promise.all([...slotOf.keys()].map((host) => end(host)));
+      await Promise.all(changing);
+    },
+  };
+}

@@ -1,0 +1,68 @@
+/**
+ * A task host: the child process that runs handlers, one job at a time. It has no connection to Postgres or Redis, a
+ * stripped environment, resource limits, and a directory per run; the worker kills it with everything it started.
+ */
+import { ChildProcess } from 'node:child_process';
+import { Socket } from 'node:net';
+import { registerTaskImports } from '#shared/tasks/load-tasks.ts';
+import { cleanText } from '#shared/domain/text.ts';
+import { createLineSplitter, lineBytesMax, type FromHost, type RunMessage, type ToHost } from './protocol.ts';
+import { runHandler } from './run-handler.ts';
+
+process.umask(0o007);
+registerTaskImports();
+
+const socket = new Socket({ fd: 3 });
+let current: AbortController | undefined;
+
+// The worker is gone: nobody wants the result any more.
+socket.on('close', () => process.exit(0));
+socket.on('error', () => process.exit(0));
+socket.on(
+  'data',
+  createLineSplitter(
+    (line) => receive(JSON.parse(line) as ToHost),
+    () => process.exit(70),
+  ),
+);
+
+// The worker sends SIGTERM after the AbortSignal was ignored. A handler that only waits gets no further chance.
+process.on('SIGTERM', () => process.exit(143));
+
+let hasSpawned = false;
+trackSpawns();
+send({ type: 'ready' });
+
+function receive(message: ToHost): void {
+  if (message.type === 'abort') current?.abort(new Error(message.reason));
+  else void run(message);
+}
+
+async function run(message: RunMessage): Promise<void> {
+  const controller = new AbortController();
+  current = controller;
+  hasSpawned = false;
+  const end = await runHandler(message, {
+    signal: controller.signal,
+    progress: (percent, text) =>
+      send({ type: 'progress', percent, ...(text !== undefined && { message: cleanText(text, 1_000) }) }),
+    log: (text) => send({ type: 'log', message: cleanText(text, 1_000) }),
+  });
+  current = undefined;
+  send({ ...end, rssBytes: process.memoryUsage.rss(), hasSpawned });
+}
+
+function send(message: FromHost): void {
+  const line = JSON.stringify(message);
+  if (Buffer.byteLength(line) < lineBytesMax) socket.write(`${line}\n`);
+}
+
+/** Handlers that start processes may leave some behind; the worker looks for them only then, because looking is slow. */
+function trackSpawns(): void {
+  const prototype = ChildProcess.prototype as unknown as { spawn: (...args: unknown[]) => unknown };
+  const original = prototype.spawn;
+  prototype.spawn = function spawn(this: ChildProcess, ...args: unknown[]): unknown {
+    hasSpawned = true;
+    return original.apply(this, args);
+  };
+}

@@ -1,0 +1,85 @@
+/**
+ * What a worker and its task hosts say to each other: one JSON document per line over a socket pair (fd 3). The
+ * host's side runs untrusted bytes, so the worker limits the length of a line, checks the shape of every message,
+ * and reads the result from a file whose size it has looked at.
+ */
+import { z } from 'zod';
+
+/** Longest line that a host may send. Results are not sent over the socket. */
+export const lineBytesMax = 64 * 1024;
+
+export interface RunMessage {
+  readonly type: 'run';
+  readonly jobId: string;
+  readonly tenantId: string;
+  readonly task: string;
+  readonly handlerUrl: string | undefined;
+  readonly attempt: number;
+  readonly input: unknown;
+  readonly files: readonly {
+    readonly id: string;
+    readonly path: string;
+    readonly name: string;
+    readonly mediaType: string;
+    readonly sizeBytes: number;
+    readonly sha256: string;
+  }[];
+  readonly runDir: string;
+}
+
+/** From worker to host. `abort` fires the handler's AbortSignal with this reason. */
+export type ToHost = RunMessage | { readonly type: 'abort'; readonly reason: string };
+
+const outputFile = z.object({
+  id: z.uuid(),
+  name: z.string().min(1).max(1_000),
+  mediaType: z.string().min(1).max(255),
+});
+
+export const fromHost = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('ready') }),
+  z.object({ type: z.literal('progress'), percent: z.number(), message: z.string().optional() }),
+  z.object({ type: z.literal('log'), message: z.string() }),
+  /** The handler returned; its result is in `result.json` of the run's directory. */
+  z.object({
+    type: z.literal('returned'),
+    outputCount: z.number().int().min(0),
+    rssBytes: z.number().min(0),
+    hasSpawned: z.boolean(),
+  }),
+  z.object({
+    type: z.literal('threw'),
+    kind: z.enum(['invalid-input', 'not-now', 'bad-output', 'error']),
+    message: z.string(),
+    delayMs: z.number().min(0).optional(),
+    rssBytes: z.number().min(0),
+    hasSpawned: z.boolean(),
+  }),
+]);
+
+export type FromHost = z.infer<typeof fromHost>;
+
+/** What `result.json` holds. */
+export const resultFile = z.object({ result: z.unknown(), outputs: z.array(outputFile) });
+export type OutputDeclaration = z.infer<typeof outputFile>;
+
+/** Splits a byte stream into lines; calls `onOverflow` once when a line is longer than the limit. */
+export function createLineSplitter(onLine: (line: string) => void, onOverflow: () => void): (chunk: Buffer) => void {
+  let rest: Buffer = Buffer.alloc(0);
+  let isBroken = false;
+  return (chunk) => {
+    if (isBroken) return;
+    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    let end = rest.indexOf(10);
+    while (end !== -1) {
+      onLine(rest.toString('utf8', 0, end));
+      rest = rest.subarray(end + 1);
+      end = rest.indexOf(10);
+    }
+    if (rest.length > lineBytesMax) {
+      isBroken = true;
+      rest = Buffer.alloc(0);
+      onOverflow();
+    }
+  };
+}
