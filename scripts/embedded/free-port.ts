@@ -1,0 +1,26 @@
+import { createServer } from 'node:net';
+
+/**
+ * A port on 127.0.0.1 that nobody listens on at this moment. Somebody else may take it before the caller does, so
+ * callers try again with another one.
+ */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === 'string') throw new Error('The system gave no port number.');
+  return address.port;
+}
+
+/** Could this process listen on `port` of `host` now? */
+export async function isPortFree(port: number, host: string): Promise<boolean> {
+  const server = createServer();
+  return await new Promise((resolve) => {
+    server.once('error', () => resolve(false));
+    server.listen(port, host, () => server.close(() => resolve(true)));
+  });
+}
