@@ -2,11 +2,10 @@
  * Warm task hosts. A host serves one tenant until it is replaced, so that nothing of one tenant's job (a file left
  * open, a patched global) can meet another's. Hosts are started when first needed, and one spare is kept warm.
  */
-import { mkdir, rm } from 'node:fs/promises';
-import { chownSync } from 'node:fs';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from '#shared/log.ts';
+import { createHostHome, removeTree } from './scratch.ts';
 import { spawnHost, type HostLimits, type TaskHost } from './host.ts';
 
 export interface HostPool {
@@ -31,7 +30,6 @@ export function createHostPool(options: {
   const freeSlots = Array.from({ length: size + 1 }, (_, index) => index);
   const idle: TaskHost[] = [];
   const slotOf = new Map<TaskHost, number>();
-  const homeOf = new Map<TaskHost, string>();
   const changing = new Set<Promise<void>>();
   let isClosed = false;
 
@@ -40,12 +38,10 @@ export function createHostPool(options: {
     if (slot === undefined) throw new Error('The pool of task hosts is full; this is a mistake in the accounting of slots.');
     try {
       const home = join(dir, randomUUID());
-      await mkdir(home, { recursive: true, mode: 0o770 });
       const uid = uidBase === undefined ? undefined : uidBase + slot;
-      if (uid !== undefined) chownSync(home, uid, process.getgid?.() ?? uid);
+      await createHostHome(home, uid);
       const host = spawnHost({ dir: home, limits, uid, compileCache, log });
       slotOf.set(host, slot);
-      homeOf.set(host, home);
       return host;
     } catch (err) {
       freeSlots.push(slot);
@@ -56,15 +52,11 @@ export function createHostPool(options: {
   function end(host: TaskHost): Promise<void> {
     const ended = host
       .kill()
-      .then(async () => {
-        const home = homeOf.get(host);
-        if (home !== undefined) await rm(home, { recursive: true, force: true }).catch(() => {});
-      })
+      .then(() => removeTree(host.dir))
       .finally(() => {
         const slot = slotOf.get(host);
         if (slot !== undefined) freeSlots.push(slot);
         slotOf.delete(host);
-        homeOf.delete(host);
         changing.delete(ended);
       });
     changing.add(ended);

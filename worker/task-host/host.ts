@@ -9,7 +9,7 @@ import type { Duplex } from 'node:stream';
 import { cleanText } from '#shared/domain/text.ts';
 import type { Logger } from '#shared/log.ts';
 import { createMark, killHostProcesses, killStrays, markVariable, signalGroup } from './processes.ts';
-import { createLineSplitter, fromHost, type FromHost, type RunMessage, type ToHost } from './protocol.ts';
+import { createLineSplitter, fromHost, type FromHost, type RunMessage, type ThrownKind, type ToHost } from './protocol.ts';
 
 export interface HostLimits {
   /** RLIMIT_DATA in bytes. */
@@ -25,7 +25,7 @@ export interface HostLimits {
 /** How a run in a host ended. `died` carries what the operator needs to understand a crash. */
 export type HostEnd =
   | { readonly type: 'returned' }
-  | { readonly type: 'threw'; readonly kind: 'invalid-input' | 'not-now' | 'bad-output' | 'error'; readonly message: string; readonly delayMs: number | undefined }
+  | { readonly type: 'threw'; readonly kind: ThrownKind; readonly message: string; readonly delayMs: number | undefined }
   | { readonly type: 'died'; readonly description: string }
   /** It was aborted from here, and has stopped (by itself or by force). */
   | { readonly type: 'stopped' };
@@ -33,6 +33,9 @@ export type HostEnd =
 export interface TaskHost {
   readonly id: string;
   readonly pid: number;
+  /** Its own directory; runs get directories in it. */
+  readonly dir: string;
+  readonly uid: number | undefined;
   /** Set by the first run: a host serves one tenant. */
   tenantId: string | undefined;
   readonly isReusable: () => boolean;
@@ -109,6 +112,8 @@ export function spawnHost(options: {
   return {
     id,
     pid,
+    dir,
+    uid,
     tenantId: undefined,
     isReusable: () => !isSpent,
     async run(message, io) {

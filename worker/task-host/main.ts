@@ -3,11 +3,14 @@
  * stripped environment, resource limits, and a directory per run; the worker kills it with everything it started.
  */
 import { ChildProcess } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { Socket } from 'node:net';
+import { join } from 'node:path';
 import { registerTaskImports } from '#shared/tasks/load-tasks.ts';
 import { cleanText } from '#shared/domain/text.ts';
 import { createLineSplitter, lineBytesMax, type FromHost, type RunMessage, type ToHost } from './protocol.ts';
-import { runHandler } from './run-handler.ts';
+import { describeError, runHandler, type HandlerEnd } from './run-handler.ts';
 
 process.umask(0o007);
 registerTaskImports();
@@ -47,9 +50,31 @@ async function run(message: RunMessage): Promise<void> {
     progress: (percent, text) =>
       send({ type: 'progress', percent, ...(text !== undefined && { message: cleanText(text, 1_000) }) }),
     log: (text) => send({ type: 'log', message: cleanText(text, 1_000) }),
+    scratchDir() {
+      const dir = join(message.runDir, 'tmp');
+      mkdirSync(dir, { recursive: true });
+      return dir;
+    },
+    outputPath: (id) => join(message.runDir, 'out', id),
   });
   current = undefined;
-  send({ ...end, rssBytes: process.memoryUsage.rss(), hasSpawned });
+  const usage = { rssBytes: process.memoryUsage.rss(), hasSpawned };
+  const written = end.type === 'returned' ? await writeResult(message.runDir, end) : end;
+  send(written === undefined ? { type: 'returned', ...usage } : { ...written, ...usage });
+}
+
+/** The worker reads results from a file, whose size it can look at first. @returns the failure to write one. */
+async function writeResult(
+  runDir: string,
+  end: Extract<HandlerEnd, { type: 'returned' }>,
+): Promise<Extract<HandlerEnd, { type: 'threw' }> | undefined> {
+  try {
+    await writeFile(join(runDir, 'result.json'), JSON.stringify({ result: end.result, outputs: end.outputs }));
+    return undefined;
+  } catch (err) {
+    // Circular structures and BigInts cannot be written as JSON; that is the handler's mistake.
+    return err instanceof TypeError ? { type: 'threw', kind: 'bad-output', message: err.message } : describeError(err);
+  }
 }
 
 function send(message: FromHost): void {

@@ -30,6 +30,9 @@ export interface RunMessage {
 /** From worker to host. `abort` fires the handler's AbortSignal with this reason. */
 export type ToHost = RunMessage | { readonly type: 'abort'; readonly reason: string };
 
+const thrownKind = z.enum(['invalid-input', 'not-now', 'bad-output', 'effect-unknown', 'error']);
+export type ThrownKind = z.infer<typeof thrownKind>;
+
 const outputFile = z.object({
   id: z.uuid(),
   name: z.string().min(1).max(1_000),
@@ -43,13 +46,12 @@ export const fromHost = z.discriminatedUnion('type', [
   /** The handler returned; its result is in `result.json` of the run's directory. */
   z.object({
     type: z.literal('returned'),
-    outputCount: z.number().int().min(0),
     rssBytes: z.number().min(0),
     hasSpawned: z.boolean(),
   }),
   z.object({
     type: z.literal('threw'),
-    kind: z.enum(['invalid-input', 'not-now', 'bad-output', 'error']),
+    kind: thrownKind,
     message: z.string(),
     delayMs: z.number().min(0).optional(),
     rssBytes: z.number().min(0),

@@ -1,22 +1,29 @@
-import { mkdirSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { z } from 'zod';
-import { uuidv7 } from '#shared/ids.ts';
 import { cleanText } from '#shared/domain/text.ts';
-import { InvalidInputError, NotNowError } from '#shared/tasks/task-errors.ts';
-import type { InputFile, TaskContext } from '#shared/tasks/task-context.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import { EffectUnknownError, InvalidInputError, NotNowError } from '#shared/tasks/task-errors.ts';
+import type { InlineTaskContext, InputFile, TaskContext } from '#shared/tasks/task-context.ts';
+import { z } from 'zod';
 import { loadHandler } from '../load-handler.ts';
-import type { FromHost, OutputDeclaration, RunMessage } from './protocol.ts';
+import type { OutputDeclaration, RunMessage, ThrownKind } from './protocol.ts';
 
-type WithoutUsage<Message> = Message extends unknown ? Omit<Message, 'rssBytes' | 'hasSpawned'> : never;
-type RunEnd = WithoutUsage<Extract<FromHost, { type: 'returned' | 'threw' }>>;
+export type HandlerEnd =
+  | { readonly type: 'returned'; readonly result: unknown; readonly outputs: readonly OutputDeclaration[] }
+  | { readonly type: 'threw'; readonly kind: ThrownKind; readonly message: string; readonly delayMs?: number };
 
-/** Runs one handler with its context and writes the result to `result.json`. Never rejects. */
-export async function runHandler(
-  run: RunMessage,
-  io: { signal: AbortSignal; progress: TaskContext['progress']; log: TaskContext['log'] },
-): Promise<RunEnd> {
+/** What the handler's context is connected to. */
+export interface HandlerIo {
+  readonly signal: AbortSignal;
+  readonly progress: TaskContext['progress'];
+  readonly log: TaskContext['log'];
+  /** Called when the handler first asks for it; makes the directory. */
+  scratchDir(): string;
+  outputPath(id: string): string;
+  /** Only for inline tasks. */
+  readonly services?: Omit<InlineTaskContext, keyof TaskContext>;
+}
+
+/** Runs one handler with its context, and checks input and result against the task's schemas. Never rejects. */
+export async function runHandler(run: Omit<RunMessage, 'type' | 'runDir'>, io: HandlerIo): Promise<HandlerEnd> {
   try {
     const { definition, handler } = await loadHandler(run.task, run.handlerUrl);
     const input = definition.input.safeParse(run.input);
@@ -26,24 +33,14 @@ export async function runHandler(
     const returned = await handler(input.data, createContext(run, io, outputs));
     const parsed = definition.output.safeParse(returned);
     if (!parsed.success) return { type: 'threw', kind: 'bad-output', message: describeMismatch(parsed.error) };
-    // Typed as always a string, but undefined for undefined.
-    const json = JSON.stringify({ result: parsed.data ?? null, outputs });
-    await writeFile(join(run.runDir, 'result.json'), json);
-    return { type: 'returned', outputCount: outputs.length };
+    return { type: 'returned', result: parsed.data ?? null, outputs };
   } catch (err) {
     return describeError(err);
   }
 }
 
-function createContext(
-  run: RunMessage,
-  io: { signal: AbortSignal; progress: TaskContext['progress']; log: TaskContext['log'] },
-  outputs: OutputDeclaration[],
-): TaskContext {
+function createContext(run: Omit<RunMessage, 'type' | 'runDir'>, io: HandlerIo, outputs: OutputDeclaration[]): TaskContext {
   const files = new Map<string, InputFile>(run.files.map((file) => [file.id, file]));
-  const scratchDir = join(run.runDir, 'tmp');
-  const outDir = join(run.runDir, 'out');
-  mkdirSync(scratchDir, { recursive: true });
   return {
     jobId: run.jobId,
     attempt: run.attempt,
@@ -51,7 +48,9 @@ function createContext(
     signal: io.signal,
     progress: io.progress,
     log: io.log,
-    scratchDir,
+    get scratchDir() {
+      return io.scratchDir();
+    },
     file(id) {
       const file = files.get(id);
       if (file === undefined) throw new TypeError(`File ${id} is not part of this job's input. Declare it with fileRef() in the input schema.`);
@@ -60,8 +59,9 @@ function createContext(
     output(name, { mediaType }) {
       const id = uuidv7();
       outputs.push({ id, name, mediaType });
-      return { id, path: join(outDir, id) };
+      return { id, path: io.outputPath(id) };
     },
+    ...io.services,
   };
 }
 
@@ -69,12 +69,11 @@ function describeMismatch(error: z.ZodError): string {
   return cleanText(`The handler returned something else than its output schema declares: ${z.prettifyError(error)}`, 2_000);
 }
 
-function describeError(err: unknown): RunEnd {
+/** @returns a `threw` end for anything that a handler may throw. */
+export function describeError(err: unknown): Extract<HandlerEnd, { type: 'threw' }> {
   const message = cleanText(err instanceof Error ? err.message : String(err), 2_000);
-  // By name as well: a user's task directory may hold its own copy of the classes.
-  if (err instanceof InvalidInputError || (err instanceof Error && err.name === 'InvalidInputError')) {
-    return { type: 'threw', kind: 'invalid-input', message };
-  }
+  if (err instanceof InvalidInputError) return { type: 'threw', kind: 'invalid-input', message };
+  if (err instanceof EffectUnknownError) return { type: 'threw', kind: 'effect-unknown', message };
   if (err instanceof NotNowError) return { type: 'threw', kind: 'not-now', message, delayMs: err.delayMs };
   return { type: 'threw', kind: 'error', message };
 }

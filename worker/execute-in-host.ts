@@ -1,0 +1,63 @@
+/** Executes a job in a task host: inputs are put into the run's directory, the rest is the host's. */
+import { join } from 'node:path';
+import { crashPoint } from '#shared/crash-point.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import type { OutputStore } from './output-store.ts';
+import type { Execute } from './run-job.ts';
+import type { HostPool } from './task-host/host-pool.ts';
+import { createRunDir, removeTree, type RunDir } from './task-host/scratch.ts';
+
+export function createExecuteInHost(options: { pool: HostPool; storage: Storage; outputStore: OutputStore }): Execute {
+  const { pool, storage, outputStore } = options;
+  return async (job, task, run, reports) => {
+    const host = await pool.acquire(job.tenantId);
+    let dir: RunDir | undefined;
+    try {
+      const runDir = await createRunDir(host.dir, `${job.id}-${job.fence}`, host.uid);
+      dir = runDir;
+      const files = await Promise.all(
+        job.files.map(async (file) => {
+          const path = join(runDir.inDir, file.id);
+          await storage.materialize(file.id, path, { sha256: file.sha256 });
+          return { ...file, path };
+        }),
+      );
+      await runDir.handOver();
+      crashPoint('run.during-task');
+      const end = await host.run(
+        {
+          type: 'run',
+          jobId: job.id,
+          tenantId: job.tenantId,
+          task: job.task,
+          handlerUrl: task.handlerUrl,
+          attempt: job.attemptsUsed + 1,
+          input: job.input,
+          files,
+          runDir: runDir.dir,
+        },
+        { signal: run.signal, onProgress: reports.progress, onLog: reports.log },
+      );
+      return {
+        end,
+        collect: async () =>
+          outputStore.collect({
+            run,
+            definition: task.definition,
+            inputFileIds: job.files.map((file) => file.id),
+            returned: await outputStore.read(runDir.dir),
+            outDir: runDir.outDir,
+            signal: run.signal,
+          }),
+        async dispose() {
+          await removeTree(runDir.dir);
+          pool.release(host);
+        },
+      };
+    } catch (err) {
+      if (dir !== undefined) await removeTree(dir.dir);
+      pool.release(host);
+      throw err;
+    }
+  };
+}

@@ -1,0 +1,133 @@
+/**
+ * Executes a job inside the worker: for trusted handlers that only wait, like e-mail. They get services that a task
+ * host has not (the effect ledger, memory, settings), and the same context otherwise. A handler that ignores its
+ * AbortSignal cannot be killed here; it is abandoned, and its late end changes nothing.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { beginEffect, clearEffect, finishEffect } from '#shared/db/effects.ts';
+import { readMemory, writeMemory } from '#shared/db/task-memory.ts';
+import type { ClaimedJob } from '#shared/db/claim-jobs.ts';
+import type { Db } from '#shared/db/pool.ts';
+import { crashPoint } from '#shared/crash-point.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import type { InlineTaskContext, TaskContext } from '#shared/tasks/task-context.ts';
+import { EffectUnknownError } from '#shared/tasks/task-errors.ts';
+import type { HostEnd } from './task-host/host.ts';
+import { runHandler, type HandlerEnd } from './task-host/run-handler.ts';
+import { removeTree } from './task-host/scratch.ts';
+import type { OutputStore } from './output-store.ts';
+import type { Execute } from './run-job.ts';
+
+const abandonAfterMs = 2_500;
+
+export function createExecuteInline(options: {
+  db: Db;
+  storage: Storage;
+  outputStore: OutputStore;
+  /** Directories of runs are made in it, only for those that need one. */
+  dir: string;
+  settings: Readonly<Record<string, unknown>>;
+}): Execute {
+  const { db, storage, outputStore, dir, settings } = options;
+  return async (job, task, run, reports) => {
+    const runDir = join(dir, 'inline', `${job.id}-${job.fence}`);
+    const outDir = join(runDir, 'out');
+    let hasDir = false;
+    const need = (path: string): string => {
+      mkdirSync(path, { recursive: true });
+      hasDir = true;
+      return path;
+    };
+    const files = await Promise.all(
+      job.files.map(async (file) => {
+        const path = join(need(join(runDir, 'in')), file.id);
+        await storage.materialize(file.id, path, { sha256: file.sha256 });
+        return { ...file, path };
+      }),
+    );
+    crashPoint('run.during-task');
+    const finished = runHandler(
+      {
+        jobId: job.id,
+        tenantId: job.tenantId,
+        task: job.task,
+        handlerUrl: task.handlerUrl,
+        attempt: job.attemptsUsed + 1,
+        input: job.input,
+        files,
+      },
+      {
+        signal: run.signal,
+        progress: reports.progress,
+        log: reports.log,
+        scratchDir: () => need(join(runDir, 'tmp')),
+        outputPath: (id) => join(need(outDir), id),
+        services: createServices(db, job, settings),
+      },
+    );
+    const ended = await Promise.race([finished, abandonedAfterAbort(run.signal)]);
+    return {
+      end: toHostEnd(ended, run.signal.aborted),
+      collect: async () => {
+        if (ended?.type !== 'returned') throw new Error('There is no result to collect.');
+        return outputStore.collect({
+          run,
+          definition: task.definition,
+          inputFileIds: job.files.map((file) => file.id),
+          returned: ended,
+          outDir,
+          signal: run.signal,
+        });
+      },
+      dispose: () => (hasDir ? removeTree(runDir) : Promise.resolve()),
+    };
+  };
+}
+
+/** Resolves to undefined some time after the run was told to stop. */
+function abandonedAfterAbort(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => setTimeout(() => resolve(undefined), abandonAfterMs).unref(), { once: true });
+  });
+}
+
+function toHostEnd(ended: HandlerEnd | undefined, isAborted: boolean): HostEnd {
+  if (ended?.type === 'returned') return { type: 'returned' };
+  if (ended === undefined || isAborted) return { type: 'stopped' };
+  return { type: 'threw', kind: ended.kind, message: ended.message, delayMs: ended.delayMs };
+}
+
+function createServices(
+  db: Db,
+  job: ClaimedJob,
+  settings: Readonly<Record<string, unknown>>,
+): Omit<InlineTaskContext, keyof TaskContext> {
+  return {
+    settings,
+    async effect(key, { onUnknown, isNotDone }, action) {
+      const effect = { jobId: job.id, tenantId: job.tenantId, key };
+      const state = await beginEffect(db, effect);
+      // What was recorded is what an earlier `action` of this very call returned.
+      if (state.type === 'finished') return state.value as Awaited<ReturnType<typeof action>>;
+      if (state.type === 'begun-before' && onUnknown === 'fail') {
+        throw new EffectUnknownError(
+          `An earlier run began "${key}" and ended before it could record what came of it. It may have taken place, so it is not repeated.`,
+        );
+      }
+      try {
+        const value = await action();
+        crashPoint('run.after-effect');
+        await finishEffect(db, { ...effect, value });
+        return value;
+      } catch (err) {
+        if (isNotDone(err)) await clearEffect(db, effect);
+        throw err;
+      }
+    },
+    memory: {
+      get: (key) => readMemory(db, { tenantId: job.tenantId, task: job.task, key }),
+      set: (key, value) => writeMemory(db, { tenantId: job.tenantId, task: job.task, key }, value),
+    },
+  };
+}

@@ -1,0 +1,140 @@
+/**
+ * From what a handler left in its directory to a result and stored files. Everything here distrusts what it reads:
+ * the handler may have run hostile bytes.
+ */
+import { join } from 'node:path';
+import { insertPendingFiles, deletePendingFiles } from '#shared/db/files.ts';
+import type { Db } from '#shared/db/pool.ts';
+import type { StoredOutput } from '#shared/db/settle-runs.ts';
+import type { RunKey } from '#shared/db/workers.ts';
+import { findUnstorable, cleanText } from '#shared/domain/text.ts';
+import { AppError } from '#shared/errors.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import type { TaskDefinition } from '#shared/tasks/define-task.ts';
+import { createFileRefFinder } from '#shared/tasks/file-refs.ts';
+import { z } from 'zod';
+import { openTaskFile } from './task-host/scratch.ts';
+import { resultFile, type OutputDeclaration } from './task-host/protocol.ts';
+
+export interface OutputStore {
+  /** What a task host wrote: result and declarations. @throws AppError `result-too-large` or `task-output`. */
+  read(dir: string): Promise<z.infer<typeof resultFile>>;
+  /**
+   * Checks the result against the task's schema and stores the output files.
+   * @throws AppError `result-too-large` or `task-output`, with what was wrong; the files of the failed run are taken
+   *   back before.
+   */
+  collect(options: {
+    run: RunKey;
+    definition: TaskDefinition;
+    inputFileIds: readonly string[];
+    returned: { readonly result: unknown; readonly outputs: readonly OutputDeclaration[] };
+    outDir: string;
+    signal: AbortSignal;
+  }): Promise<{ result: unknown; outputs: readonly StoredOutput[] }>;
+  /** Deletes announced files and their bytes. Never rejects: the sweep finds what is left. */
+  discard(ids: readonly string[]): Promise<void>;
+}
+
+const fileNameBytesMax = 255;
+
+export function createOutputStore(options: {
+  db: Db;
+  storage: Storage;
+  limits: { resultBytesMax: number; filesMax: number; fileBytesMax: number };
+}): OutputStore {
+  const { db, storage, limits } = options;
+
+  async function read(dir: string): Promise<z.infer<typeof resultFile>> {
+    const { handle, sizeBytes } = await openTaskFile(join(dir, 'result.json')).catch((err: unknown) => {
+      throw new AppError('task-output', `The result of the task cannot be read: ${err instanceof Error ? err.message : String(err)}.`);
+    });
+    try {
+      // Declarations of files come on top of the result, and have a limit of their own.
+      if (sizeBytes > limits.resultBytesMax + limits.filesMax * 1_500) throw tooLarge();
+      return resultFile.parse(JSON.parse(await handle.readFile('utf8')));
+    } catch (err) {
+      if (err instanceof AppError) throw err;
+      throw new AppError('task-output', 'The result of the task is not the JSON document that its host should have written.', { cause: err });
+    } finally {
+      await handle.close();
+    }
+  }
+
+  function tooLarge(): AppError {
+    return new AppError(
+      'result-too-large',
+      `The result is larger than ${limits.resultBytesMax} bytes (WINDLASS_RESULT_BYTES_MAX). Put large results into an output file.`,
+    );
+  }
+
+  async function storeFiles(run: RunKey, outDir: string, declared: readonly OutputDeclaration[], signal: AbortSignal): Promise<StoredOutput[]> {
+    const files = declared.map((file) => ({ id: file.id, name: cleanName(file.name), mediaType: file.mediaType, detectedType: null }));
+    if (!(await insertPendingFiles(db, run, files))) throw new AppError('task-output', 'The job was taken over by another run.');
+    const stored: StoredOutput[] = [];
+    try {
+      for (const file of declared) {
+        const { handle } = await openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
+          throw new AppError('task-output', `The output file "${cleanName(file.name)}" cannot be taken: ${err instanceof Error ? err.message : String(err)}.`);
+        });
+        const source = handle.createReadStream({ highWaterMark: 1024 * 1024 });
+        stored.push({ id: file.id, ...(await storage.put(file.id, source, { sizeBytesMax: limits.fileBytesMax, signal })) });
+      }
+      return stored;
+    } catch (err) {
+      await discard(declared.map((file) => file.id));
+      throw err;
+    }
+  }
+
+  async function discard(ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return;
+    try {
+      await deletePendingFiles(db, ids);
+      await Promise.all(ids.map((id) => storage.delete(id)));
+    } catch {
+      // Postgres or the disk is away: rows stay pending and bytes unreachable until the sweep.
+    }
+  }
+
+  return {
+    discard,
+    read,
+    async collect({ run, definition, inputFileIds, returned, outDir, signal }) {
+      const { result, outputs: declared } = returned;
+      const parsed = definition.output.safeParse(result);
+      if (!parsed.success) throw new AppError('task-output', cleanText(`The result does not fit the output schema: ${z.prettifyError(parsed.error)}`, 2_000));
+      if (JSON.stringify(parsed.data ?? null).length > limits.resultBytesMax) throw tooLarge();
+      const unstorable = findUnstorable(parsed.data);
+      if (unstorable !== undefined) throw new AppError('task-output', `The result has a NUL character or half a surrogate pair at ${unstorable}.`);
+      if (declared.length > limits.filesMax) {
+        throw new AppError('task-output', `The task made ${declared.length} output files; at most ${limits.filesMax} are taken (WINDLASS_OUTPUT_FILES_MAX).`);
+      }
+      if (new Set(declared.map((file) => file.id)).size !== declared.length) throw new AppError('task-output', 'The task declared one output file twice.');
+      const known = new Set([...declared.map((file) => file.id), ...inputFileIds]);
+      const foreign = findFileRefs(definition)(parsed.data).find((ref) => !known.has(ref.id));
+      if (foreign !== undefined) throw new AppError('task-output', `The result names the file ${foreign.id} at ${foreign.pointer}, which is neither an input nor an output of the job.`);
+      const outputs = declared.length === 0 ? [] : await storeFiles(run, outDir, declared, signal);
+      return { result: parsed.data, outputs };
+    },
+  };
+}
+
+const finders = new WeakMap<TaskDefinition, ReturnType<typeof createFileRefFinder>>();
+
+function findFileRefs(definition: TaskDefinition): ReturnType<typeof createFileRefFinder> {
+  let finder = finders.get(definition);
+  if (finder === undefined) {
+    finder = createFileRefFinder(definition.output, 'output');
+    finders.set(definition, finder);
+  }
+  return finder;
+}
+
+/** A name for a client to save under, never a path; the task's own naming is kept where possible. */
+function cleanName(name: string): string {
+  let clean = cleanText(name, 1_000).replaceAll('\n', ' ').normalize('NFC').split(/[/\\]/).at(-1)?.trim() ?? '';
+  if (clean === '' || clean === '.' || clean === '..') clean = 'file';
+  while (Buffer.byteLength(clean) > fileNameBytesMax) clean = clean.slice(0, -1).toWellFormed();
+  return clean;
+}

@@ -1,0 +1,195 @@
+/**
+ * One job, from its delivery to its end, as named steps:
+ *
+ *   claim → prepare → execute → interpret → store outputs → settle → announce
+ *
+ * Nothing before `settle` changes what a client sees except progress and logs, and `settle` is one guarded
+ * transaction. A worker may die between any two steps; the crash points name them for the fault tests.
+ */
+import type { ClaimedJob, ClaimJobs, Delivery } from '#shared/db/claim-jobs.ts';
+import type { SettleRuns, StoredOutput } from '#shared/db/settle-runs.ts';
+import { AmbiguousCommitError, isConnectionLost } from '#shared/db/pool.ts';
+import { isFinal, settle, type JobError, type JobState, type RunOutcome } from '#shared/domain/job.ts';
+import { cleanText } from '#shared/domain/text.ts';
+import { crashPoint } from '#shared/crash-point.ts';
+import { AppError } from '#shared/errors.ts';
+import type { Logger } from '#shared/log.ts';
+import type { SignalPublisher } from '#shared/queue/signals.ts';
+import { StoredFileMissingError } from '#shared/storage/storage.ts';
+import type { LoadedTask } from '#shared/tasks/load-tasks.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { JobReports } from './job-reports.ts';
+import type { OutputStore } from './output-store.ts';
+import type { HostEnd } from './task-host/host.ts';
+import type { Run, Runs } from './runs.ts';
+
+/** What executing a job gave: how the run ended, and on success the declared result. */
+export interface Execution {
+  readonly end: HostEnd;
+  /** Reads the result and stores the output files. Only called after `returned`. */
+  collect(): Promise<{ result: unknown; outputs: readonly StoredOutput[] }>;
+  /** Cleans up; called after the run was settled. */
+  dispose(): Promise<void>;
+}
+
+export type Execute = (job: ClaimedJob, task: LoadedTask, run: Run, reports: JobReports) => Promise<Execution>;
+
+export interface RunJobDeps {
+  readonly claims: ClaimJobs;
+  readonly settles: SettleRuns;
+  readonly tasks: ReadonlyMap<string, LoadedTask>;
+  readonly runs: Runs;
+  readonly executeInHost: Execute;
+  readonly executeInline: Execute;
+  readonly createReports: (job: ClaimedJob) => JobReports;
+  readonly outputStore: OutputStore;
+  readonly signals: SignalPublisher;
+  readonly log: Logger;
+}
+
+const snoozeMsMin = 100;
+const snoozeMsMax = 7 * 86_400_000;
+
+export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<void> {
+  return async (delivery) => {
+    crashPoint('run.before-claim');
+    const job = await deps.claims.add(delivery);
+    if (job === undefined) return;
+    crashPoint('run.after-claim');
+    deps.runs.countClaim(job.queue);
+    const task = deps.tasks.get(job.task);
+    // The claim names the tasks that this worker knows.
+    if (task === undefined) throw new Error(`Claimed a job of the unknown task "${job.task}".`);
+    const run = deps.runs.start({ jobId: job.id, fence: job.fence, task: job.task });
+    try {
+      await runClaimed(deps, job, task, run);
+    } finally {
+      deps.runs.end(run);
+    }
+  };
+}
+
+async function runClaimed(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Promise<void> {
+  const { definition } = task;
+  const reports = deps.createReports(job);
+  const execute = definition.isolation === 'inline' ? deps.executeInline : deps.executeInHost;
+  const limit = setTimeout(() => run.stop('timeout'), job.options.timeoutMs ?? definition.timeoutMs.default);
+
+  let execution: Execution | undefined;
+  let outcome: RunOutcome | undefined;
+  let outputs: readonly StoredOutput[] = [];
+  try {
+    execution = await execute(job, task, run, reports);
+    outcome = interpret(execution.end, run);
+    if (outcome?.type === 'succeeded') {
+      const collected = await execution.collect();
+      outcome = { type: 'succeeded', result: collected.result };
+      outputs = collected.outputs;
+      crashPoint('run.after-output');
+    }
+  } catch (err) {
+    outcome = run.stopReason() === 'superseded' ? undefined : { type: 'failed', error: describeFailure(err, deps.log, job) };
+  } finally {
+    clearTimeout(limit);
+  }
+
+  await reports.flush().catch((err: unknown) => deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'));
+  const state = outcome === undefined ? undefined : await settleRun(deps, job, task, run, outcome, outputs);
+  crashPoint('run.after-commit');
+  if (state !== 'succeeded') await deps.outputStore.discard(outputs.map((output) => output.id));
+  if (state !== undefined && isFinal(state)) deps.signals.ended([job.id]);
+  // Cleaning up is nobody's reason to wait: the slot is free.
+  void execution?.dispose();
+  logEnd(deps.log, job, run, state, outcome);
+}
+
+/** What the end of the process means for the job; undefined when the job is no longer ours to judge. */
+function interpret(end: HostEnd, run: Run): RunOutcome | undefined {
+  const reason = run.stopReason();
+  if (reason === 'superseded') return undefined;
+  switch (end.type) {
+    case 'returned':
+      return { type: 'succeeded', result: undefined };
+    case 'died':
+      return { type: 'crashed', error: { code: 'crashed', message: end.description, retryable: true } };
+    case 'stopped':
+      if (reason === 'cancelled') return { type: 'cancelled' };
+      if (reason === 'interrupted') return { type: 'interrupted' };
+      return {
+        type: 'failed',
+        error: { code: 'task-timeout', message: 'The task ran longer than its time limit and was stopped.', retryable: true },
+      };
+    case 'threw':
+      switch (end.kind) {
+        case 'invalid-input':
+          return { type: 'failed', error: { code: 'task-input', message: end.message, retryable: false } };
+        case 'bad-output':
+          return { type: 'failed', error: { code: 'task-output', message: end.message, retryable: false } };
+        case 'effect-unknown':
+          return { type: 'failed', error: { code: 'effect-unknown', message: end.message, retryable: false } };
+        case 'not-now':
+          return {
+            type: 'snoozed',
+            delayMs: Math.min(snoozeMsMax, Math.max(snoozeMsMin, end.delayMs ?? 1_000)),
+            error: { code: 'task-not-now', message: end.message, retryable: true },
+          };
+        case 'error':
+          return { type: 'failed', error: { code: 'task-failed', message: end.message, retryable: true } };
+      }
+  }
+}
+
+/** Failures on our side of the run: missing inputs, full disks, results over their limits. */
+function describeFailure(err: unknown, log: Logger, job: ClaimedJob): JobError {
+  if (err instanceof StoredFileMissingError) return { code: 'input-missing', message: err.message, retryable: false };
+  if (err instanceof AppError) {
+    const retryable = err.code === 'storage-full' || err.code === 'unavailable';
+    return { code: err.code, message: cleanText(err.message, 2_000), retryable };
+  }
+  log.error({ jobId: job.id, err }, 'a run failed outside its handler');
+  return { code: 'task-failed', message: 'The run failed on our side; the log of the worker has the reason.', retryable: true };
+}
+
+/**
+ * Commits the end of the run. While Postgres is away this waits: the fence makes trying again safe, and as long as
+ * nobody can reap us the result is still wanted. Undefined when another run owns the job by now.
+ */
+async function settleRun(
+  deps: RunJobDeps,
+  job: ClaimedJob,
+  task: LoadedTask,
+  run: Run,
+  outcome: RunOutcome,
+  outputs: readonly StoredOutput[],
+): Promise<JobState | undefined> {
+  const { definition } = task;
+  const settlement = settle(outcome, {
+    attemptsUsed: job.attemptsUsed,
+    attemptsMax: job.attemptsMax,
+    crashes: job.crashes,
+    crashesMax: definition.crashesMax,
+    onCrash: definition.onCrash,
+    backoff: job.options.backoff ?? definition.backoff,
+    isCancelRequested: run.stopReason() === 'cancelled',
+  });
+  crashPoint('run.before-commit');
+  const result = outcome.type === 'succeeded' ? outcome.result : null;
+  for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2_000)) {
+    try {
+      return await deps.settles.add({ jobId: job.id, fence: job.fence, settlement, result, outputs });
+    } catch (err) {
+      const canRepeat = err instanceof AmbiguousCommitError || isConnectionLost(err) || (err instanceof AppError && err.code === 'unavailable');
+      if (!canRepeat) throw err;
+      if (run.stopReason() === 'superseded' || run.stopReason() === 'interrupted') return undefined;
+      await sleep(waitMs);
+    }
+  }
+}
+
+function logEnd(log: Logger, job: ClaimedJob, run: Run, state: JobState | undefined, outcome: RunOutcome | undefined): void {
+  const durationMs = Math.round(performance.now() - run.startedMs);
+  const fields = { jobId: job.id, task: job.task, fence: job.fence, attempt: job.attemptsUsed + 1, durationMs };
+  if (state === undefined) log.warn({ ...fields, outcome: outcome?.type }, 'run superseded: nothing was committed');
+  else if (outcome !== undefined && 'error' in outcome) log.warn({ ...fields, state, code: outcome.error.code }, `job ${state}`);
+  else log.info({ ...fields, state }, `job ${state}`);
+}

@@ -1,0 +1,68 @@
+/** The runs of this worker at this moment, and the ways to end them. */
+import type { RunKey } from '#shared/db/workers.ts';
+
+/**
+ * Why a run is being stopped:
+ * `cancelled` by a client · `superseded`, the job belongs to another run · `interrupted`, the worker shuts down ·
+ * `timeout`, its time limit.
+ */
+export type StopReason = 'cancelled' | 'superseded' | 'interrupted' | 'timeout';
+
+export interface Run extends RunKey {
+  readonly task: string;
+  readonly startedMs: number;
+  readonly signal: AbortSignal;
+  /** The first reason stays. */
+  stop(reason: StopReason): void;
+  stopReason(): StopReason | undefined;
+}
+
+export interface Runs {
+  start(run: RunKey & { task: string }): Run;
+  end(run: Run): void;
+  list(): readonly Run[];
+  find(jobId: string): Run | undefined;
+  /** Claims of the last second per queue, for the window; resets the count. */
+  takeDrain(): Record<string, number>;
+  countClaim(queue: string): void;
+}
+
+export function createRuns(): Runs {
+  const runs = new Map<string, Run>();
+  let drain: Record<string, number> = {};
+  return {
+    start({ jobId, fence, task }) {
+      const controller = new AbortController();
+      let reason: StopReason | undefined;
+      const run: Run = {
+        jobId,
+        fence,
+        task,
+        startedMs: performance.now(),
+        signal: controller.signal,
+        stop(why) {
+          if (reason !== undefined) return;
+          reason = why;
+          controller.abort(why);
+        },
+        stopReason: () => reason,
+      };
+      runs.set(jobId, run);
+      return run;
+    },
+    end(run) {
+      // A later run of the same job on this worker has its own entry.
+      if (runs.get(run.jobId) === run) runs.delete(run.jobId);
+    },
+    list: () => [...runs.values()],
+    find: (jobId) => runs.get(jobId),
+    takeDrain() {
+      const taken = drain;
+      drain = {};
+      return taken;
+    },
+    countClaim(queue) {
+      drain[queue] = (drain[queue] ?? 0) + 1;
+    },
+  };
+}
