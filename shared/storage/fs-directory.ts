@@ -10,13 +10,13 @@ const directoryMode = 0o2770;
 
 /**
  * Makes the directory, and its parents where they are missing, so that it survives a power cut. Where it exists it
- * is left as it is: the operator, or the other service, may own it.
+ * is left as it is: the operator, or the other service, may own it. Says whether it made it.
  */
-export async function makeDirectory(path: string): Promise<void> {
+export async function makeDirectory(path: string): Promise<boolean> {
   try {
     await mkdir(path);
   } catch (err) {
-    if (codeOf(err) === 'EEXIST') return;
+    if (codeOf(err) === 'EEXIST') return false;
     if (codeOf(err) !== 'ENOENT') throw err;
     await makeDirectory(dirname(path));
     return makeDirectory(path);
@@ -24,6 +24,7 @@ export async function makeDirectory(path: string): Promise<void> {
   // Not through mkdir's mode: the umask would take bits away.
   await chmod(path, directoryMode);
   await syncDirectory(dirname(path));
+  return true;
 }
 
 /** Makes the directory's entries durable: without it a new name may be gone after a power cut, although its file was synced. */

@@ -1,14 +1,26 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chmod, mkdtemp, readdir, readFile, readlink, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+  type FileHandle,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
 import { createFsStorage } from './fs-storage.ts';
 import { describeStorage } from './storage-conformance.ts';
@@ -125,6 +137,7 @@ describe('on another file system than the reader', async () => {
       `instead of ${sha256}`,
     );
     expect(await readdir(scratch)).toEqual([]);
+    expect(await openFilesUnder(scratch)).toEqual([]);
     await eventually(async () => expect(await openFilesUnder(dir)).toEqual([]));
   });
 
@@ -135,6 +148,77 @@ describe('on another file system than the reader', async () => {
       StoredFileMissingError,
     );
     expect(await readdir(scratch)).toEqual([]);
+  });
+});
+
+describe('durability', () => {
+  test('the part is synced before it gets its name, and each directory after it got its entry', async () => {
+    const { dir, storage } = await setup();
+    const id = uuidv7();
+    const path = join(dir, 'files', id.slice(-2), id);
+    const synced = await watchSync(async (target, sync) => {
+      const isThere = await stat(path).then(
+        () => 'named',
+        () => 'not named',
+      );
+      await sync();
+      return `${target.replace(`${dir}/`, '').replace(/\.[0-9a-f]{12}$/, '.<random>')} (${isThere})`;
+    });
+    await storage.put(id, Readable.from([Buffer.from('x')]), { sizeBytesMax: 1 });
+    expect(synced.slice(-3)).toEqual([
+      `files/parts/${id}.<random> (not named)`,
+      'files (not named)',
+      `files/${id.slice(-2)} (named)`,
+    ]);
+    expect(synced, 'the directory that holds ours').toContain(`${dir} (not named)`);
+  });
+
+  test('a directory that another process made is synced too: that one may not have come so far', async () => {
+    const { dir, storage } = await setup();
+    const { id } = await store(storage, Buffer.from('x'));
+    const synced = await watchSync(async (target) => target);
+    await createFsStorage({ dir: join(dir, 'files') }).put(id, Readable.from([Buffer.from('y')]), {
+      sizeBytesMax: 1,
+    });
+    expect(synced.filter((path) => path === join(dir, 'files'))).toHaveLength(2);
+  });
+
+  test.for(['parts', 'shard'])(
+    'F13: an fsync that fails (%s) fails the put and leaves nothing',
+    async (where) => {
+      const { storage } = await setup();
+      await storage.check();
+      const id = uuidv7();
+      await watchSync(async (target, sync) => {
+        const isIt = where === 'parts' ? target.includes('/parts/') : target.endsWith(`/${id.slice(-2)}`);
+        if (isIt) throw Object.assign(new Error('EIO: i/o error, fsync'), { code: 'EIO' });
+        await sync();
+        return target;
+      });
+      await expect(
+        storage.put(id, Readable.from([Buffer.from('x')]), { sizeBytesMax: 1 }),
+      ).rejects.toMatchObject({ code: 'unavailable' });
+      await expect(storage.stat(id)).rejects.toThrow(StoredFileMissingError);
+      expect(await storage.sweepParts(-60_000)).toBe(0);
+    },
+  );
+
+  test('a slow upload is written at least every 5 s, so that its part does not look abandoned', async () => {
+    const { dir, storage } = await setup();
+    await storage.check();
+    const clock = vi.spyOn(performance, 'now');
+    onTestFinished(() => clock.mockRestore());
+    const source = new Readable({ read() {} });
+    const result = storage.put(uuidv7(), source, { sizeBytesMax: MiB });
+    source.push('a');
+    while (source.readableLength > 0) await setImmediate();
+    expect((await onlyPart(dir)).size).toBe(0);
+    const now = performance.now();
+    clock.mockImplementation(() => now + 5_000);
+    source.push('b');
+    while ((await onlyPart(dir)).size === 0) await setImmediate();
+    source.push(null);
+    expect((await result).sizeBytes).toBe(2);
   });
 });
 
@@ -243,6 +327,22 @@ function startChild(dir: string, id: string, crashAt: string, ending: 'stall' | 
   });
   onTestFinished(() => void child.kill('SIGKILL'));
   return child;
+}
+
+/** Puts itself between the driver and fsync, and gathers what `act` returns for each call. Undone after the test. */
+async function watchSync(
+  act: (target: string, sync: () => Promise<void>) => Promise<string>,
+): Promise<string[]> {
+  const any = await open('/dev/null');
+  const prototype: FileHandle = Object.getPrototypeOf(any);
+  await any.close();
+  const results: string[] = [];
+  const spy = vi.spyOn(prototype, 'sync').mockImplementation(async function (this: FileHandle) {
+    // fdatasync stands in for the call that is watched.
+    results.push(await act(await readlink(`/proc/self/fd/${this.fd}`), async () => this.datasync()));
+  });
+  onTestFinished(() => spy.mockRestore());
+  return results;
 }
 
 async function onlyPart(dir: string) {

@@ -53,7 +53,7 @@ export function createFsStorage({ dir }: { dir: string }): Storage {
   function ensure(path: string): Promise<void> {
     let promise = made.get(path);
     if (!promise) {
-      promise = makeDirectory(path).then(() => syncDirectory(dir));
+      promise = makeDirectory(path).then((isNew) => (isNew ? undefined : syncDirectory(dir)));
       made.set(path, promise);
       promise.catch(() => made.delete(path));
     }
@@ -66,10 +66,8 @@ export function createFsStorage({ dir }: { dir: string }): Storage {
     const part = join(partsDir, `${id}.${randomBytes(6).toString('hex')}`);
     try {
       const path = pathOf(id);
-      options.signal?.throwIfAborted();
       await ensure(partsDir);
       const stored = await writePart(part, source, options);
-      options.signal?.throwIfAborted();
       await ensure(dirname(path));
       crashPoint('storage.before-rename');
       await publish(part, path);

@@ -77,9 +77,5 @@ async function writeBatch(handle: FileHandle, chunks: Buffer[], size: number): P
   const { bytesWritten } = await handle.writev(chunks);
   if (bytesWritten === size) return;
   // A short write is what a disk does that is about to be full; going on gives the reason as an error.
-  let rest = Buffer.concat(chunks).subarray(bytesWritten);
-  while (rest.length > 0) {
-    const written = await handle.write(rest);
-    rest = rest.subarray(written.bytesWritten);
-  }
+  await handle.writeFile(Buffer.concat(chunks).subarray(bytesWritten));
 }
