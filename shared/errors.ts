@@ -17,7 +17,6 @@ export const errorTable = {
   'not-found': { status: 404, retryable: false, title: 'There is nothing here for this API key' },
   'method-not-allowed': { status: 405, retryable: false, title: 'This resource does not know the method' },
   'request-timeout': { status: 408, retryable: true, title: 'The request arrived too slowly' },
-  'idempotency-in-flight': { status: 409, retryable: true, title: 'A request with this Idempotency-Key is still being worked on' },
   'job-final': { status: 409, retryable: false, title: 'The job has ended already' },
   'job-failed': { status: 409, retryable: false, title: 'The job failed, so it has no result' },
   'job-cancelled': { status: 409, retryable: false, title: 'The job was cancelled, so it has no result' },

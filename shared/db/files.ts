@@ -1,6 +1,6 @@
 /** Rows of stored files. Bytes are in storage under the same id; a row without bytes or bytes without a row are swept. */
 import type { NewFile } from './accept-jobs.ts';
-import { inTransaction, sqlState, type Db, type Queryable } from './pool.ts';
+import { sqlState, type Queryable } from './pool.ts';
 import type { RunKey } from './workers.ts';
 
 export interface FileRow {
@@ -49,28 +49,26 @@ export async function listMissingFiles(db: Queryable, tenantId: string, ids: rea
  * Commits the row of an upload, with its idempotency key when it has one.
  * @returns undefined when the key was there before; nothing was written then.
  */
-export function insertFile(
-  db: Db,
+export async function insertFile(
+  db: Queryable,
   tenantId: string,
   file: NewFile,
   idempotency: { key: string; fingerprint: string } | null,
 ): Promise<FileRow | undefined> {
-  return inTransaction(db, async (client) => {
-    if (idempotency !== null) {
-      const { rowCount } = await client.query(
-        `INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id)
-         VALUES ($1, $2, decode($3, 'hex'), 'file', $4) ON CONFLICT DO NOTHING`,
-        [tenantId, idempotency.key, idempotency.fingerprint, file.id],
-      );
-      if (rowCount === 0) return undefined;
-    }
-    const { rows } = await client.query<FileRow>(
-      `INSERT INTO files (id, tenant_id, state, name, media_type, size_bytes, sha256, expires_at)
-       VALUES ($1, $2, 'ready', $3, $4, $5, decode($6, 'hex'), now() + $7 * interval '1 ms') RETURNING ${columns}`,
-      [file.id, tenantId, file.name, file.mediaType, file.sizeBytes, file.sha256, file.retentionMs],
-    );
-    return rows[0];
-  });
+  // One statement, so that a key is never held by a process that stands still in the middle of a transaction.
+  const { rows } = await db.query<FileRow>(
+    `WITH keyed AS (
+       INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id)
+       SELECT $2, $8, decode($9, 'hex'), 'file', $1 WHERE $8::text IS NOT NULL
+       ON CONFLICT DO NOTHING RETURNING resource_id
+     )
+     INSERT INTO files (id, tenant_id, state, name, media_type, size_bytes, sha256, expires_at)
+     SELECT $1, $2, 'ready', $3, $4, $5, decode($6, 'hex'), now() + $7 * interval '1 ms'
+     WHERE $8::text IS NULL OR EXISTS (SELECT 1 FROM keyed)
+     RETURNING ${columns}`,
+    [file.id, tenantId, file.name, file.mediaType, file.sizeBytes, file.sha256, file.retentionMs, idempotency?.key ?? null, idempotency?.fingerprint ?? null],
+  );
+  return rows[0];
 }
 
 /** `in-use`: a job that is not final refers to it (the foreign key says so, whatever happens at the same moment). */

@@ -3,7 +3,7 @@ import type { Queryable } from './pool.ts';
 export interface IdempotencyRow {
   /** Lower-case hex. */
   readonly fingerprint: string;
-  readonly resource: 'job' | 'file' | 'key';
+  readonly resource: 'job' | 'file';
   readonly resource_id: string;
 }
 

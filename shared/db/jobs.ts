@@ -25,6 +25,7 @@ export interface JobRow {
   readonly started_at: Date | null;
   readonly finished_at: Date | null;
   readonly expires_at: Date | null;
+  readonly purged_at: Date | null;
 }
 
 export interface AttemptRow {
@@ -36,7 +37,7 @@ export interface AttemptRow {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, input, options, tags, result, error, progress, attempts_max,
-  worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at`;
+  worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
 
 export async function findJob(db: Queryable, tenantId: string, id: string): Promise<JobRow | undefined> {
   const { rows } = await db.query<JobRow>({

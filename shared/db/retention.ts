@@ -4,12 +4,15 @@
  */
 import { inTransaction, type Db, type Queryable } from './pool.ts';
 
-/** Deletes up to `limit` expired final jobs with all that hangs on them. @returns ids of files whose bytes must go. */
-export function pruneJobs(db: Db, limit: number): Promise<{ jobs: number; fileIds: string[] }> {
+/**
+ * Empties up to `limit` expired jobs: input, result, logs, attempts and files go, the row stays to answer 410.
+ * @returns ids of files whose bytes must go.
+ */
+export function purgeJobs(db: Db, limit: number): Promise<{ jobs: number; fileIds: string[] }> {
   return inTransaction(db, async (client) => {
     // A file that another job, not yet final, takes as its input keeps its job until that one has ended.
     const { rows } = await client.query<{ id: string }>(
-      `SELECT j.id FROM jobs j WHERE j.expires_at < now() AND j.state IN ('succeeded', 'failed', 'cancelled')
+      `SELECT j.id FROM jobs j WHERE j.expires_at < now() AND j.purged_at IS NULL AND j.state IN ('succeeded', 'failed', 'cancelled')
          AND NOT EXISTS (SELECT 1 FROM files f JOIN job_inputs i ON i.tenant_id = f.tenant_id AND i.file_id = f.id WHERE f.job_id = j.id)
        ORDER BY j.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`,
       [limit],
@@ -17,11 +20,19 @@ export function pruneJobs(db: Db, limit: number): Promise<{ jobs: number; fileId
     const ids = rows.map((row) => row.id);
     if (ids.length === 0) return { jobs: 0, fileIds: [] };
     const files = await client.query<{ id: string }>('DELETE FROM files WHERE job_id = ANY($1) RETURNING id', [ids]);
-    await client.query('DELETE FROM events WHERE job_id = ANY($1)', [ids]);
-    await client.query(`DELETE FROM idempotency_keys WHERE resource = 'job' AND resource_id = ANY($1)`, [ids]);
-    await client.query('DELETE FROM jobs WHERE id = ANY($1)', [ids]);
+    for (const table of ['events', 'job_logs', 'attempts', 'effects']) await client.query(`DELETE FROM ${table} WHERE job_id = ANY($1)`, [ids]);
+    await client.query(`UPDATE jobs SET purged_at = now(), input = '{}', result = NULL, progress = NULL WHERE id = ANY($1)`, [ids]);
     return { jobs: ids.length, fileIds: files.rows.map((row) => row.id) };
   });
+}
+
+/** Deletes up to `limit` rows that were emptied more than `keptMs` ago. */
+export async function deletePurgedJobs(db: Queryable, keptMs: number, limit: number): Promise<number> {
+  const { rowCount } = await db.query(
+    `DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE purged_at < now() - $1 * interval '1 ms' ORDER BY purged_at LIMIT $2)`,
+    [keptMs, limit],
+  );
+  return rowCount ?? 0;
 }
 
 /** Deletes up to `limit` expired uploads that no unfinished job refers to. @returns their ids. */

@@ -147,3 +147,9 @@ export async function pruneWorkers(db: Queryable): Promise<number> {
   return rowCount ?? 0;
 }
 
+
+/** Ids of workers that are not known to be dead. */
+export async function listLiveWorkers(db: Queryable): Promise<string[]> {
+  const { rows } = await db.query<{ id: string }>('SELECT id FROM workers WHERE reaped_at IS NULL');
+  return rows.map((row) => row.id);
+}

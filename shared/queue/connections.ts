@@ -2,6 +2,7 @@
  * The three kinds of Redis connection. They differ in what should happen when Redis is away, which is exactly what
  * a default cannot know (faults.md, R6 and R7: measured on BullMQ 6.7).
  */
+import { once } from 'node:events';
 import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from '../log.ts';
 
@@ -52,4 +53,21 @@ function watch(redis: Redis, kind: string, log: Logger): Redis {
   timer.unref();
   redis.on('end', () => clearInterval(timer));
   return redis;
+}
+
+/**
+ * Warns at the start when Redis is set up to evict keys: it would throw deliveries away whenever it is full. They
+ * would be repaired, again and again, so this is not an error; it is a waste that nobody notices.
+ */
+export async function checkRedis(redis: Redis, log: Logger): Promise<void> {
+  try {
+    if (redis.status !== 'ready') await once(redis, 'ready', { signal: AbortSignal.timeout(3_000) });
+    const answer = await redis.config('GET', 'maxmemory-policy');
+    const policy = Array.isArray(answer) ? answer[1] : undefined;
+    if (policy !== undefined && policy !== 'noeviction') {
+      log.warn({ policy }, 'redis evicts keys when it is full: set maxmemory-policy noeviction');
+    }
+  } catch {
+    // Away, or CONFIG is not allowed (managed Redis): both are fine.
+  }
 }

@@ -83,6 +83,8 @@ CREATE TABLE jobs (
   started_at     timestamptz,
   finished_at    timestamptz,
   expires_at     timestamptz,
+  -- Input, result and files were deleted at expires_at; the row itself stays a while to say so.
+  purged_at      timestamptz,
   retention_ms   bigint NOT NULL CHECK (retention_ms > 0),
   UNIQUE (tenant_id, id),
   CONSTRAINT final_has_finished CHECK ((state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
@@ -100,7 +102,8 @@ CREATE INDEX jobs_due ON jobs (queue, run_at) WHERE state IN ('scheduled', 'retr
 -- The reaper: what a dead worker was running.
 CREATE INDEX jobs_active ON jobs (worker_id) WHERE state = 'active';
 -- Retention.
-CREATE INDEX jobs_expiring ON jobs (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX jobs_expiring ON jobs (expires_at) WHERE expires_at IS NOT NULL AND purged_at IS NULL;
+CREATE INDEX jobs_purged ON jobs (purged_at) WHERE purged_at IS NOT NULL;
 
 CREATE TABLE attempts (
   job_id      uuid NOT NULL,
@@ -178,7 +181,7 @@ CREATE TABLE idempotency_keys (
   tenant_id   text NOT NULL REFERENCES tenants,
   key         text NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 255),
   fingerprint bytea NOT NULL,
-  resource    text NOT NULL CHECK (resource IN ('job', 'file', 'key')),
+  resource    text NOT NULL CHECK (resource IN ('job', 'file')),
   resource_id uuid NOT NULL,
   created_at  timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, key)

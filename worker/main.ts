@@ -1,0 +1,203 @@
+/** The worker process: wiring only, top to bottom in start order; the lifecycle stops it in reverse. */
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { mkdir } from 'node:fs/promises';
+import { readConfig } from '#shared/config.ts';
+import { armCrashPoint } from '#shared/crash-point.ts';
+import { createClaimJobs } from '#shared/db/claim-jobs.ts';
+import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { migrate } from '#shared/db/migrate.ts';
+import { createDb } from '#shared/db/pool.ts';
+import { createSettleRuns } from '#shared/db/settle-runs.ts';
+import { registerWorker, removeWorker } from '#shared/db/workers.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import { createLifecycle } from '#shared/lifecycle.ts';
+import { createLogger } from '#shared/log.ts';
+import { checkRedis, createConsumerConnection, createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
+import { createConsumer } from '#shared/queue/consumer.ts';
+import { createDeliveries } from '#shared/queue/deliveries.ts';
+import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
+import { createFsStorage } from '#shared/storage/fs-storage.ts';
+import { loadTasks } from '#shared/tasks/load-tasks.ts';
+import { readVersion } from '#shared/version.ts';
+import { builtInTasks } from '#tasks/index.ts';
+import { createExecuteInHost } from './execute-in-host.ts';
+import { createExecuteInline } from './execute-inline.ts';
+import { createReports } from './job-reports.ts';
+import { createOutputStore } from './output-store.ts';
+import { createRunJob } from './run-job.ts';
+import { createRuns } from './runs.ts';
+import { createFeeder } from './services/feeder.ts';
+import { startHealthServer } from './services/health-server.ts';
+import { createJanitor } from './services/janitor.ts';
+import { createLeaseKeeper } from './services/lease-keeper.ts';
+import { createReaper } from './services/reaper.ts';
+import { assignSlots } from './slots.ts';
+import { createHostPool } from './task-host/host-pool.ts';
+import { createHostHome } from './task-host/scratch.ts';
+import { findPrivileges } from './task-host/privileges.ts';
+
+const config = readConfig();
+armCrashPoint(config.CRASH_AT);
+const workerId = uuidv7();
+const log = createLogger({ service: 'worker', level: config.LOG_LEVEL }).child({ workerId });
+const lifecycle = createLifecycle({ log, deadlineMs: config.WINDLASS_GRACE_MS + 10_000 });
+
+const tasks = await loadTasks(builtInTasks, config.WINDLASS_TASKS_DIR);
+const definitions = [...tasks.values()].map((task) => task.definition);
+const slots = assignSlots(definitions, {
+  named: config.WINDLASS_QUEUES,
+  process: config.WINDLASS_SLOTS,
+  inline: config.WINDLASS_INLINE_SLOTS,
+});
+const queues = Object.keys(slots.perQueue);
+
+await migrate(config.DATABASE_URL);
+const db = createDb({ url: config.DATABASE_URL, size: config.WINDLASS_DB_POOL, timeoutMs: config.WINDLASS_DB_TIMEOUT_MS, name: 'windlass-worker' });
+lifecycle.onStop('postgres', () => db.end());
+await ensureQueues(db, queues);
+
+const redis = createProducerConnection(config.REDIS_URL, log);
+const subscriber = createSubscriberConnection(config.REDIS_URL, log);
+lifecycle.onStop('redis', () => {
+  redis.disconnect();
+  subscriber.disconnect();
+});
+await checkRedis(redis, log);
+const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX, log });
+const signals = createSignalPublisher({ redis, prefix: config.REDIS_PREFIX });
+
+const dataDir = resolve(config.WINDLASS_DATA_DIR);
+const scratchRoot = join(dataDir, 'scratch');
+const scratchDir = join(scratchRoot, workerId);
+await mkdir(scratchRoot, { recursive: true, mode: 0o711 });
+await createHostHome(scratchDir, undefined);
+const storage = createFsStorage({ dir: join(dataDir, 'files') });
+const privileges = findPrivileges(config.WINDLASS_HOST_UID_BASE);
+if (privileges.uidBase === undefined) log.info({ reason: privileges.reason }, 'task hosts run as the same user as the worker');
+
+const pool = createHostPool({
+  size: slots.process,
+  dir: scratchDir,
+  limits: {
+    memoryMax: config.WINDLASS_HOST_MEMORY_MAX,
+    fileBytesMax: config.WINDLASS_HOST_FILE_BYTES_MAX,
+    jobsMax: config.WINDLASS_HOST_JOBS_MAX,
+    recycleRss: config.WINDLASS_HOST_RECYCLE_RSS,
+  },
+  uidBase: privileges.uidBase,
+  compileCache: config.NODE_COMPILE_CACHE,
+  log,
+});
+lifecycle.onStop('task hosts', () => pool.close());
+
+await registerWorker(
+  db,
+  { id: workerId, host: hostname(), pid: process.pid, version: readVersion(), slots: slots.perQueue },
+  config.WINDLASS_LEASE_MS,
+);
+const runs = createRuns();
+const lease = createLeaseKeeper({
+  db,
+  workerId,
+  leaseMs: config.WINDLASS_LEASE_MS,
+  runs,
+  // Another process takes over with a new id: nothing of this one can be trusted to be in step.
+  onDead: () => lifecycle.fail(new Error('The lease of this worker ran out.'), 'declared dead by another worker'),
+  log,
+});
+lifecycle.onStop('lease', async () => {
+  await lease.stop();
+  await removeWorker(db, workerId);
+});
+lease.start();
+
+const feeder = createFeeder({ db, queues, deliveries, log });
+const reaper = createReaper({
+  db,
+  lease,
+  leaseMs: config.WINDLASS_LEASE_MS,
+  policyOf: (name) => tasks.get(name)?.definition,
+  signals,
+  onRevived: () => feeder.wake(),
+  log,
+});
+const janitor = createJanitor({ db, storage, scratchRoot, idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS, log });
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor })) lifecycle.onStop(name, () => loop.stop());
+
+const outputStore = createOutputStore({
+  db,
+  storage,
+  limits: { resultBytesMax: config.WINDLASS_RESULT_BYTES_MAX, filesMax: config.WINDLASS_OUTPUT_FILES_MAX, fileBytesMax: config.WINDLASS_FILE_BYTES_MAX },
+});
+const { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS } = config;
+const settles = createSettleRuns(db);
+const runJob = createRunJob({
+  claims: createClaimJobs(db, { id: workerId, tasks: [...tasks.keys()] }),
+  settles,
+  tasks,
+  runs,
+  executeInHost: createExecuteInHost({ pool, storage, outputStore }),
+  executeInline: createExecuteInline({
+    db,
+    storage,
+    outputStore,
+    dir: scratchDir,
+    settings: { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS },
+  }),
+  createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
+  outputStore,
+  signals,
+  log,
+});
+
+const consumers = queues.map((queue) =>
+  createConsumer({
+    queue,
+    slots: slots.perQueue[queue] ?? 1,
+    prefix: config.REDIS_PREFIX,
+    connect: () => createConsumerConnection(config.REDIS_URL, log),
+    deliveries,
+    work: (delivery) => {
+      feeder.noteTaken();
+      return runJob(delivery);
+    },
+    onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),
+    log,
+  }),
+);
+const watchdog = setInterval(() => {
+  for (const consumer of consumers) void consumer.watch();
+}, 2_000);
+lifecycle.onStop('consumers', async () => {
+  clearInterval(watchdog);
+  // Take nothing more; let what runs finish until the deadline; put the rest back at once, without using an attempt.
+  await Promise.all(consumers.map((consumer) => consumer.pause()));
+  await waitForRuns(runs, config.WINDLASS_GRACE_MS);
+  for (const run of runs.list()) run.stop('interrupted');
+  await waitForRuns(runs, 5_000);
+  await settles.idle();
+  await Promise.all(consumers.map((consumer) => consumer.close()));
+});
+
+await listenForSignal({
+  redis: subscriber,
+  prefix: config.REDIS_PREFIX,
+  channel: 'cancel',
+  // Only a hint: the renewal reads the row, and its answer stops the run.
+  listener: (jobId) => {
+    if (runs.find(jobId) !== undefined) lease.wake();
+  },
+});
+for (const loop of [feeder, reaper, janitor]) loop.start();
+if (config.WINDLASS_HEALTH_PORT !== 0) {
+  const health = await startHealthServer({ port: config.WINDLASS_HEALTH_PORT, lease, leaseMs: config.WINDLASS_LEASE_MS });
+  lifecycle.onStop('health', () => health.close());
+}
+log.info({ slots: slots.perQueue, tasks: [...tasks.keys()], isolation: privileges.uidBase === undefined ? 'process' : 'process and user' }, 'worker ready');
+process.send?.({ ready: true });
+
+async function waitForRuns(running: typeof runs, deadlineMs: number): Promise<void> {
+  const until = performance.now() + deadlineMs;
+  while (running.list().length > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+}

@@ -1,0 +1,63 @@
+/**
+ * Feeds Redis from Postgres (shared/db/feed-queues.ts decides what), and repairs what Redis forgot: every 5 s, and at
+ * once when the sentinel key is gone or changed, all deliveries that should exist are looked up and the missing
+ * ones added again.
+ */
+import { feedQueues, listDispatched } from '#shared/db/feed-queues.ts';
+import type { Db } from '#shared/db/pool.ts';
+import type { Logger } from '#shared/log.ts';
+import type { Deliveries } from '#shared/queue/deliveries.ts';
+import { createLoop, type Loop } from './loop.ts';
+
+const idleMs = 500;
+const repairEveryMs = 5_000;
+
+export interface Feeder extends Loop {
+  /** A delivery was taken: when rows wait for room in the window, half a window taken means feed again. */
+  noteTaken(): void;
+  /** Looks up all deliveries and adds the missing ones. @returns how many were missing. */
+  repair(): Promise<number>;
+}
+
+export function createFeeder(options: { db: Db; queues: readonly string[]; deliveries: Deliveries; log: Logger }): Feeder {
+  const { db, queues, deliveries, log } = options;
+  let lastRepairMs = Number.NEGATIVE_INFINITY;
+  let takenSinceFeed = 0;
+  let wakeAfterTaken = Number.POSITIVE_INFINITY;
+
+  async function runOnce(): Promise<number> {
+    const isForgotten = await deliveries.wasForgotten().catch(() => false);
+    if (isForgotten || performance.now() - lastRepairMs > repairEveryMs) {
+      // Redis being away must not keep due rows from becoming queued; it is repaired when it is back.
+      await repair().catch((err: unknown) => log.debug({ err }, 'repair has to wait'));
+    }
+    const fed = await feedQueues(db, queues);
+    takenSinceFeed = 0;
+    wakeAfterTaken = fed.isBacklogged ? Math.max(1, Math.floor(fed.deliveries.length / 2)) : Number.POSITIVE_INFINITY;
+    if (fed.deliveries.length > 0) {
+      await deliveries.add(fed.deliveries).catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));
+    }
+    if (fed.hasMore) return 0;
+    return Math.min(idleMs, fed.nextDueMs ?? idleMs);
+  }
+
+  async function repair(): Promise<number> {
+    lastRepairMs = performance.now();
+    const missing = await deliveries.listMissing(await listDispatched(db, queues));
+    if (missing.length > 0) {
+      await deliveries.add(missing);
+      log.info({ count: missing.length }, 'deliveries that redis had lost were added again');
+    }
+    return missing.length;
+  }
+
+  const loop = createLoop({ name: 'feeder', runOnce, log });
+  return {
+    ...loop,
+    repair,
+    noteTaken() {
+      takenSinceFeed += 1;
+      if (takenSinceFeed === wakeAfterTaken) loop.wake();
+    },
+  };
+}

@@ -1,0 +1,106 @@
+/**
+ * Deletes what has expired and what nobody can reach: jobs and files past their retention, old idempotency keys, pending
+ * outputs of runs that are over, bytes without a row, parts of broken uploads, scratch of dead workers.
+ * Everything is done in small batches, and any number of workers may do it at once.
+ */
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { pruneIdempotencyKeys } from '#shared/db/idempotency.ts';
+import type { Db } from '#shared/db/pool.ts';
+import { deletePurgedJobs, listUnknownFiles, pruneFiles, prunePendingFiles, purgeJobs } from '#shared/db/retention.ts';
+import { listLiveWorkers } from '#shared/db/workers.ts';
+import type { Logger } from '#shared/log.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import { killOrphansOfDeadWorkers } from '../task-host/processes.ts';
+import { removeTree } from '../task-host/scratch.ts';
+import { createLoop, type Loop } from './loop.ts';
+
+const everyMs = 60_000;
+const batch = 500;
+/** How long an emptied job still answers 410 instead of 404. */
+const tombstoneMs = 7 * 86_400_000;
+/** Bytes or parts younger than this may belong to an upload or run that has not committed its row yet. */
+export const orphanAgeMs = 3_600_000;
+const sweepEveryMs = 15 * 60_000;
+
+export interface Janitor extends Loop {
+  /** Expired rows and their bytes. @returns how many of each were deleted. */
+  prune(): Promise<{ jobs: number; files: number }>;
+  /** Bytes, parts and directories that nothing refers to, older than `olderThanMs`. @returns how many were deleted. */
+  sweep(olderThanMs: number): Promise<number>;
+}
+
+export function createJanitor(options: {
+  db: Db;
+  storage: Storage;
+  scratchRoot: string;
+  idempotencyMs: number;
+  log: Logger;
+}): Janitor {
+  const { db, storage, scratchRoot, idempotencyMs, log } = options;
+  let nextSweepMs = 0;
+
+  async function prune(): Promise<{ jobs: number; files: number }> {
+    const total = { jobs: 0, files: 0 };
+    for (;;) {
+      const purged = await purgeJobs(db, batch);
+      const tombstones = await deletePurgedJobs(db, tombstoneMs, batch);
+      const uploads = await pruneFiles(db, batch);
+      const pending = await prunePendingFiles(db, batch);
+      const keys = await pruneIdempotencyKeys(db, idempotencyMs, batch);
+      const fileIds = [...purged.fileIds, ...uploads, ...pending];
+      await Promise.all(fileIds.map((id) => storage.delete(id)));
+      total.jobs += purged.jobs;
+      total.files += fileIds.length;
+      if (purged.jobs < batch && tombstones < batch && uploads.length < batch && pending.length < batch && keys < batch) return total;
+    }
+  }
+
+  async function sweep(olderThanMs: number): Promise<number> {
+    let deleted = await storage.sweepParts(olderThanMs);
+    let candidates: string[] = [];
+    const check = async () => {
+      for (const id of await listUnknownFiles(db, candidates)) {
+        await storage.delete(id);
+        deleted += 1;
+      }
+      candidates = [];
+    };
+    const before = Date.now() - olderThanMs;
+    for await (const { id, modifiedAt } of storage.list()) {
+      if (modifiedAt.getTime() > before) continue;
+      candidates.push(id);
+      if (candidates.length >= batch) await check();
+    }
+    await check();
+    deleted += await sweepScratch(olderThanMs);
+    return deleted + killOrphansOfDeadWorkers();
+  }
+
+  /** Directories of workers that are no longer alive. A worker makes its directory before its row: hence the age. */
+  async function sweepScratch(olderThanMs: number): Promise<number> {
+    const live = new Set(await listLiveWorkers(db));
+    let deleted = 0;
+    for (const name of await readdir(scratchRoot).catch(() => [])) {
+      const path = join(scratchRoot, name);
+      const age = await stat(path).then((entry) => Date.now() - entry.mtimeMs, () => 0);
+      if (live.has(name) || age < Math.min(olderThanMs, 60_000)) continue;
+      await removeTree(path);
+      deleted += 1;
+    }
+    return deleted;
+  }
+
+  async function runOnce(): Promise<number> {
+    const pruned = await prune();
+    if (pruned.jobs + pruned.files > 0) log.info(pruned, 'expired jobs and files were deleted');
+    if (performance.now() >= nextSweepMs) {
+      const swept = await sweep(orphanAgeMs);
+      nextSweepMs = performance.now() + sweepEveryMs;
+      if (swept > 0) log.info({ swept }, 'orphans were deleted');
+    }
+    return everyMs;
+  }
+
+  return { ...createLoop({ name: 'janitor', runOnce, log }), prune, sweep };
+}

@@ -1,0 +1,100 @@
+/**
+ * Keeps this worker's lease: one renewal a second, whatever the worker runs. The answer to each names the runs that
+ * must stop. When the reaper of another worker has declared this one dead (it was frozen or cut off for longer than
+ * its lease), all its runs stop without a trace and it registers anew, under a new id.
+ */
+import { renewLease, type Renewal, type RunKey } from '#shared/db/workers.ts';
+import { settleRuns } from '#shared/db/settle-runs.ts';
+import type { Db } from '#shared/db/pool.ts';
+import type { Logger } from '#shared/log.ts';
+import type { Runs } from '../runs.ts';
+import { createLoop, type Loop } from './loop.ts';
+
+export const renewEveryMs = 1_000;
+
+export interface LeaseKeeper extends Loop {
+  /** For how long renewals have worked without a gap, in ms: what the reaper asks before it judges others. */
+  steadyMs(): number;
+  /** Since the last renewal that worked, in ms: liveness. */
+  silentMs(): number;
+}
+
+export function createLeaseKeeper(options: {
+  db: Db;
+  workerId: string;
+  leaseMs: number;
+  runs: Runs;
+  /** The worker was declared dead; it must leave and be started again. */
+  onDead: () => void;
+  log: Logger;
+}): LeaseKeeper {
+  const { db, workerId, leaseMs, runs, log } = options;
+  let steadySinceMs: number | undefined;
+  let lastMs = performance.now();
+
+  async function runOnce(): Promise<number> {
+    const startedMs = performance.now();
+    // A gap of two periods means that we, or Postgres, stood still: nobody's silence can be judged from here.
+    if (startedMs - lastMs > 2 * renewEveryMs + 500) steadySinceMs = undefined;
+    const renewal = await renewLease(db, {
+      id: workerId,
+      leaseMs,
+      drain: runs.takeDrain(),
+      memoryBytes: process.memoryUsage.rss(),
+      runs: runs.list().map((run) => ({ jobId: run.jobId, fence: run.fence })),
+    }).catch((err: unknown) => {
+      steadySinceMs = undefined;
+      throw err;
+    });
+    lastMs = performance.now();
+    steadySinceMs ??= lastMs;
+    await apply(renewal);
+    return Math.max(0, renewEveryMs - (performance.now() - startedMs));
+  }
+
+  async function apply(renewal: Renewal): Promise<void> {
+    for (const key of renewal.superseded) stop(key, 'superseded');
+    for (const key of renewal.cancelled) stop(key, 'cancelled');
+    if (!renewal.isAlive) {
+      log.error({ workerId }, 'declared dead by another worker: all runs stop');
+      for (const run of runs.list()) run.stop('superseded');
+      options.onDead();
+      return;
+    }
+    const unknown = renewal.unknown.filter((key) => runs.find(key.jobId)?.fence !== key.fence);
+    if (unknown.length > 0) await handBack(db, unknown);
+  }
+
+  function stop(key: RunKey, reason: 'superseded' | 'cancelled'): void {
+    const run = runs.find(key.jobId);
+    if (run?.fence === key.fence) run.stop(reason);
+  }
+
+  const loop = createLoop({ name: 'lease', runOnce, retryMs: 500, log });
+  return {
+    ...loop,
+    steadyMs: () => (steadySinceMs === undefined ? 0 : performance.now() - steadySinceMs),
+    silentMs: () => performance.now() - lastMs,
+  };
+}
+
+/**
+ * Jobs that are active under this worker's name but were never started, because the answer to their claim was lost: queued
+ * again, without using an attempt.
+ */
+async function handBack(db: Db, keys: readonly RunKey[]): Promise<void> {
+  const { rows } = await db.query<{ id: string; attempts_used: number; crashes: number }>(
+    'SELECT id, attempts_used, crashes FROM jobs WHERE id = ANY($1)',
+    [keys.map((key) => key.jobId)],
+  );
+  const rowOf = new Map(rows.map((row) => [row.id, row]));
+  await settleRuns(
+    db,
+    keys.flatMap((key) => {
+      const row = rowOf.get(key.jobId);
+      if (row === undefined) return [];
+      const settlement = { state: 'queued', attemptsUsed: row.attempts_used, crashes: row.crashes, delayMs: 0, error: undefined, outcome: 'interrupted' } as const;
+      return [{ ...key, settlement, result: null, outputs: [] }];
+    }),
+  );
+}

@@ -1,0 +1,38 @@
+import { pruneWorkers, reapDeadWorkers, type CrashPolicy } from '#shared/db/workers.ts';
+import { isFinal } from '#shared/domain/job.ts';
+import type { Db } from '#shared/db/pool.ts';
+import type { Logger } from '#shared/log.ts';
+import type { SignalPublisher } from '#shared/queue/signals.ts';
+import type { LeaseKeeper } from './lease-keeper.ts';
+import { createLoop, type Loop } from './loop.ts';
+
+const everyMs = 1_000;
+
+/**
+ * Moves on the jobs of workers that died. It only judges while this worker's own renewals have worked for a whole lease
+ * without a gap: after an outage of Postgres every lease looks expired, and nobody is dead.
+ */
+export function createReaper(options: {
+  db: Db;
+  lease: Pick<LeaseKeeper, 'steadyMs'>;
+  leaseMs: number;
+  policyOf: CrashPolicy;
+  signals: SignalPublisher;
+  /** Jobs are queued again: the feeder need not sleep. */
+  onRevived: () => void;
+  log: Logger;
+}): Loop {
+  const { db, lease, leaseMs, policyOf, signals, log } = options;
+  async function runOnce(): Promise<number> {
+    if (lease.steadyMs() < leaseMs) return everyMs;
+    const moved = await reapDeadWorkers(db, policyOf);
+    if (moved.length > 0) {
+      log.warn({ jobs: moved }, 'jobs of a dead worker were moved on');
+      signals.ended(moved.filter((job) => isFinal(job.state)).map((job) => job.jobId));
+      options.onRevived();
+    }
+    await pruneWorkers(db);
+    return everyMs;
+  }
+  return createLoop({ name: 'reaper', runOnce, log });
+}
