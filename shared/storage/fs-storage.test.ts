@@ -1,9 +1,9 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtempSync } from 'node:fs';
 import {
   chmod,
-  mkdtemp,
   open,
   readdir,
   readFile,
@@ -30,13 +30,13 @@ const MiB = 1024 * 1024;
 const run = promisify(execFile);
 
 describeStorage('the file system', async () => {
-  const { dir, storage } = await setup();
+  const { dir, storage } = setup();
   return { storage, cleanUp: () => rm(dir, { recursive: true }) };
 });
 
 describe('on disk', () => {
   test('the umask does not decide who may read, and parts and files end up where they belong', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const before = process.umask(0o077);
     onTestFinished(() => void process.umask(before));
     const id = uuidv7();
@@ -52,7 +52,7 @@ describe('on disk', () => {
   });
 
   test('a directory that exists keeps the mode its owner gave it', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     await storage.check();
     await chmod(join(dir, 'files'), 0o750);
     await createFsStorage({ dir: join(dir, 'files') }).check();
@@ -60,7 +60,7 @@ describe('on disk', () => {
   });
 
   test('materialize costs no copy on the same file system', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const { id, sha256 } = await store(storage, randomBytes(MiB));
     const path = join(dir, 'input');
     await storage.materialize(id, path, { sha256 });
@@ -68,7 +68,7 @@ describe('on disk', () => {
   });
 
   test('a directory removed under a running process is made again', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     await store(storage, Buffer.from('x'));
     await rm(join(dir, 'files'), { recursive: true });
     await expect(store(storage, Buffer.from('x'))).rejects.toMatchObject({ code: 'unavailable' });
@@ -77,7 +77,7 @@ describe('on disk', () => {
   });
 
   test('list takes nothing for a file that is not one', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const { id } = await store(storage, Buffer.from('x'));
     await writeFile(join(dir, 'files', id.slice(-2), 'notes.txt'), 'x');
     await writeFile(join(dir, 'files', 'lost+found'), 'x');
@@ -85,7 +85,7 @@ describe('on disk', () => {
   });
 
   test('sweepParts deletes what has not been written to for that long, and only that', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     await storage.check();
     const parts = join(dir, 'files', 'parts');
     await writeFile(join(parts, 'young'), 'x');
@@ -97,7 +97,7 @@ describe('on disk', () => {
   });
 
   test('no file descriptor stays open after puts and reads that failed', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const { id } = await store(storage, randomBytes(MiB));
     for (let i = 0; i < 5; i += 1) {
       await expect(
@@ -116,10 +116,10 @@ describe('on another file system than the reader', async () => {
   test.skipIf(!isOther)(
     'materialize copies, verifies, and gives a file that everyone may only read',
     async () => {
-      const { storage } = await setup();
+      const { storage } = setup();
       const bytes = randomBytes(3 * MiB);
       const { id, sha256 } = await store(storage, bytes);
-      const path = join(await temporaryDirectory('/dev/shm'), 'input');
+      const path = join(temporaryDirectory('/dev/shm'), 'input');
       await storage.materialize(id, path, { sha256 });
       expect((await readFile(path)).equals(bytes)).toBe(true);
       expect((await stat(path)).mode & 0o7777).toBe(0o444);
@@ -129,10 +129,10 @@ describe('on another file system than the reader', async () => {
   );
 
   test.skipIf(!isOther)('F67: bytes that were changed on disk are refused and not left behind', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const { id, sha256 } = await store(storage, randomBytes(MiB));
     await writeFile(join(dir, 'files', id.slice(-2), id), randomBytes(MiB));
-    const scratch = await temporaryDirectory('/dev/shm');
+    const scratch = temporaryDirectory('/dev/shm');
     await expect(storage.materialize(id, join(scratch, 'input'), { sha256 })).rejects.toThrow(
       `instead of ${sha256}`,
     );
@@ -142,8 +142,8 @@ describe('on another file system than the reader', async () => {
   });
 
   test.skipIf(!isOther)('a copy of a missing file says that it is missing and leaves nothing', async () => {
-    const { storage } = await setup();
-    const scratch = await temporaryDirectory('/dev/shm');
+    const { storage } = setup();
+    const scratch = temporaryDirectory('/dev/shm');
     await expect(storage.materialize(uuidv7(), join(scratch, 'x'), { sha256: '' })).rejects.toThrow(
       StoredFileMissingError,
     );
@@ -153,7 +153,7 @@ describe('on another file system than the reader', async () => {
 
 describe('durability', () => {
   test('the part is synced before it gets its name, and each directory after it got its entry', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const id = uuidv7();
     const path = join(dir, 'files', id.slice(-2), id);
     const synced = await watchSync(async (target, sync) => {
@@ -174,7 +174,7 @@ describe('durability', () => {
   });
 
   test('a directory that another process made is synced too: that one may not have come so far', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const { id } = await store(storage, Buffer.from('x'));
     const synced = await watchSync(async (target) => target);
     await createFsStorage({ dir: join(dir, 'files') }).put(id, Readable.from([Buffer.from('y')]), {
@@ -186,7 +186,7 @@ describe('durability', () => {
   test.for(['parts', 'shard'])(
     'F13: an fsync that fails (%s) fails the put and leaves nothing',
     async (where) => {
-      const { storage } = await setup();
+      const { storage } = setup();
       await storage.check();
       const id = uuidv7();
       await watchSync(async (target, sync) => {
@@ -204,7 +204,7 @@ describe('durability', () => {
   );
 
   test('a slow upload is written at least every 5 s, so that its part does not look abandoned', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     await storage.check();
     const clock = vi.spyOn(performance, 'now');
     onTestFinished(() => clock.mockRestore());
@@ -224,7 +224,7 @@ describe('durability', () => {
 
 describe('when the process dies', () => {
   test('F1: killed while bytes arrive, it leaves a part and no file', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const id = uuidv7();
     const child = startChild(dir, id, 'none', 'stall');
     // The third MiB stays with the process: it is written with the end, or when 5 s have passed.
@@ -237,7 +237,7 @@ describe('when the process dies', () => {
   test.for(['storage.before-sync', 'storage.before-rename'])(
     'F2: killed at %s, it leaves a part and no file under the final name',
     async (crashAt) => {
-      const { dir, storage } = await setup();
+      const { dir, storage } = setup();
       const id = uuidv7();
       const child = startChild(dir, id, crashAt, 'end');
       const [, signal] = await once(child, 'exit');
@@ -248,7 +248,7 @@ describe('when the process dies', () => {
   );
 
   test('F3: killed after the file has its name, it leaves whole bytes that the orphan sweep can find', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const id = uuidv7();
     const child = startChild(dir, id, 'none', 'end');
     await once(child.stdout ?? child, 'data');
@@ -262,7 +262,7 @@ describe('when the process dies', () => {
 
 describe('when the disk does not play along', () => {
   test('a rename that fails leaves nothing', async () => {
-    const { dir, storage } = await setup();
+    const { dir, storage } = setup();
     const id = uuidv7();
     await storage.check();
     // A file where the directory should be.
@@ -277,7 +277,7 @@ describe('when the disk does not play along', () => {
   test.skipIf(!isRoot)(
     'F12: a full disk is storage-full, leaves nothing, and works again when there is room',
     async (ctx) => {
-      const dir = await temporaryDirectory(tmpdir());
+      const dir = temporaryDirectory(tmpdir());
       const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', dir]).then(
         () => true,
         () => false,
@@ -304,13 +304,14 @@ describe('when the disk does not play along', () => {
   );
 });
 
-async function setup() {
-  const dir = await temporaryDirectory(tmpdir());
+function setup() {
+  const dir = temporaryDirectory(tmpdir());
   return { dir, storage: createFsStorage({ dir: join(dir, 'files') }) };
 }
 
-async function temporaryDirectory(parent: string): Promise<string> {
-  const dir = await mkdtemp(join(parent, 'windlass-fs-'));
+function temporaryDirectory(parent: string): string {
+  // Not the promise, see storage-conformance.ts.
+  const dir = mkdtempSync(join(parent, 'windlass-fs-'));
   onTestFinished(() => rm(dir, { recursive: true, force: true }));
   return dir;
 }
