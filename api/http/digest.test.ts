@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
 import { expect, test } from 'vitest';
 import { AppError } from '#shared/errors.ts';
-import { formatReprDigest, readDigests } from './digest.ts';
+import { formatReprDigest, readDigests, type ExpectedDigests } from './digest.ts';
 
 const sha256 = createHash('sha256').update('hello').digest();
 const sha512 = createHash('sha512').update('hello').digest();
 const announced256 = `sha-256=:${sha256.toString('base64')}:`;
 const announced512 = `sha-512=:${sha512.toString('base64')}:`;
 
-test.for([
+test.for<[IncomingHttpHeaders, ExpectedDigests]>([
   [{}, {}],
   [{ 'repr-digest': announced256 }, { sha256 }],
   [{ 'content-digest': announced512 }, { sha512 }],
@@ -23,7 +24,7 @@ test.for([
   expect(readDigests(headers)).toEqual(digests);
 });
 
-test.for([
+test.for<[IncomingHttpHeaders, string]>([
   [
     { 'repr-digest': 'sha-256=abc' },
     'The header Repr-Digest is malformed: "sha-256=abc" is not algorithm=:base64:. ',
