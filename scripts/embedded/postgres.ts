@@ -208,7 +208,8 @@ async function spawnPostgres(
     timezone: 'UTC',
     log_timezone: 'UTC',
     log_checkpoints: 'off',
-    ...(!durable && { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off' }),
+    // synchronous_commit stays on: a commit that was answered survives the kill of the server, if not of the machine.
+    ...(!durable && { fsync: 'off', full_page_writes: 'off' }),
   };
   return await spawnServer({
     name: 'Postgres',
