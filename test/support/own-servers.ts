@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { inject } from 'vitest';
 import { startPostgres } from '#scripts/embedded/postgres.ts';
 import { startRedis } from '#scripts/embedded/redis.ts';
 import { migrate } from '#shared/db/migrate.ts';
@@ -112,8 +112,9 @@ function signalTree(pid: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
   }
 }
 
+/** Inside the directory of the run, which is removed at its end even when the test failed. */
 function makeDir(): { dir: string; removeDir: () => void } {
-  const dir = mkdtempSync(join(tmpdir(), 'windlass-own-'));
+  const dir = mkdtempSync(join(inject('servers').dir, 'own-'));
   chmodSync(dir, 0o711);
   return { dir, removeDir: () => rmSync(dir, { recursive: true, force: true }) };
 }
