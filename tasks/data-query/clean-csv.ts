@@ -64,7 +64,7 @@ function fitRow(
     if (padShortRows) return { fields: [...fields, ...Array<string>(width - fields.length).fill('')] };
     return { problem: `${fields.length} of ${width} fields` };
   }
-  // A delimiter at the end of the line, which some programs write, adds an empty field and no information.
+  // A delimiter at the end of the line, which some programs write, adds an empty field; DuckDB drops it as well.
   if (fields.slice(width).every((field) => field === '')) return { fields: fields.slice(0, width) };
   return { problem: `${fields.length} fields instead of ${width}` };
 }

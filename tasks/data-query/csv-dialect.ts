@@ -68,7 +68,10 @@ function measure(sample: { text: string; isWhole: boolean }, syntax: CsvSyntax):
 
   const counts = new Map<number, number>();
   for (const record of records) counts.set(record.fields.length, (counts.get(record.fields.length) ?? 0) + 1);
-  const [width, rows] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a), [1, 0]);
+  const [width, rows] = [...counts].reduce(
+    (a, b) => (b[1] > a[1] || (b[1] === a[1] && b[0] > a[0]) ? b : a),
+    [1, 0],
+  );
   const share = records.length === 0 ? 0 : rows / records.length;
   return { syntax, records, width, share, noteLines: width > 1 ? countNoteLines(records) : 0 };
 }

@@ -1,11 +1,12 @@
 /**
  * Splits CSV text into records, forgiving what people and programs get wrong.
  *
- * A quoted field ends at a quote that is followed by a delimiter, the end of the line or the end of the text. A
- * stray quote inside one (`"5" pipe"`) is part of the text while the field stays on its line. When such a field
- * runs over a line end, a quote was most probably never closed, and reading on would swallow good rows: then only
- * the line where the record began is given up, with a `problem`, and reading goes on with the next line. Quotes
- * inside an unquoted field are text.
+ * A quoted field ends at a quote that is followed by a delimiter, the end of the line or the end of the text; spaces
+ * around the quotes do not count. A stray quote inside one (`"5" pipe"`) is part of the text while the field stays
+ * on its line. When such a field runs over a line end, a quote was most probably never closed, and reading on would
+ * swallow good rows: then only the line where the record began is given up, with a `problem`, and reading goes on
+ * with the next line. Quotes inside an unquoted field are text. Where DuckDB's strict mode takes a file, it reads the
+ * same from it (csv-records.test.ts).
  */
 import { rowCharsMax } from './limits.ts';
 
@@ -156,23 +157,19 @@ function takeQuotedField(scan: Scan, opening: number): Field | 'never closed' | 
   for (let from = opening + 1; ;) {
     const closing = text.indexOf(quote, from);
     if (closing === -1) return undefined;
-    const after = text[closing + 1];
-    if (after === undefined && !isEnd) return undefined;
-    if (after === quote) {
+    if (text[closing + 1] === quote) {
       from = closing + 2;
       continue;
     }
+    const next = skipSpaces(text, closing + 1);
+    if (next === text.length && !isEnd) return undefined;
     const isClosing =
-      after === undefined || after === '\n' || after === '\r' || text.startsWith(delimiter, closing + 1);
+      next === text.length || /[\n\r]/.test(text.charAt(next)) || text.startsWith(delimiter, next);
     if (!isClosing) hasStray = true;
-    const lineEnds = isClosing || hasStray ? countLineEnds(text.slice(opening, closing)) : 0;
+    const lineEnds = countLineEnds(text.slice(opening, closing));
     if (hasStray && lineEnds > 0) return 'never closed';
     if (isClosing) {
-      return {
-        value: text.slice(opening + 1, closing).replaceAll(quote + quote, quote),
-        next: closing + 1,
-        lineEnds,
-      };
+      return { value: text.slice(opening + 1, closing).replaceAll(quote + quote, quote), next, lineEnds };
     }
     from = closing + 1;
   }

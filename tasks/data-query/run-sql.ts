@@ -1,7 +1,11 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 
+/** How often a query that was asked to stop is asked again, in ms. */
+const interruptAgainMs = 50;
+
 /**
- * Runs what `work` does on the connection, and interrupts it when the signal is aborted.
+ * Runs what `work` does on the connection, and interrupts it when the signal is aborted. DuckDB forgets an interrupt
+ * that comes just before a query begins, so it is repeated until the work has ended.
  * @throws the signal's reason when that was why it ended, else whatever `work` throws.
  */
 export async function interruptible<Value>(
@@ -10,7 +14,11 @@ export async function interruptible<Value>(
   work: () => Promise<Value>,
 ): Promise<Value> {
   signal.throwIfAborted();
-  const interrupt = () => connection.interrupt();
+  let repeat: NodeJS.Timeout | undefined;
+  const interrupt = () => {
+    connection.interrupt();
+    repeat = setInterval(() => connection.interrupt(), interruptAgainMs);
+  };
   signal.addEventListener('abort', interrupt, { once: true });
   try {
     return await work();
@@ -19,6 +27,7 @@ export async function interruptible<Value>(
     throw err;
   } finally {
     signal.removeEventListener('abort', interrupt);
+    clearInterval(repeat);
   }
 }
 

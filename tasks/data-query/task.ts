@@ -11,9 +11,7 @@ const tableName = z
 const csvOptions = z.strictObject({
   delimiter: z
     .string()
-    .min(1)
-    .max(1)
-    .regex(/[^\r\n"]/)
+    .regex(/^[^\r\n" ]$/, 'must be one character, and no space, quote or line end')
     .optional()
     .describe('One character between fields. Default: found out from comma, semicolon, tab and pipe.'),
   quote: z
