@@ -1,0 +1,175 @@
+/**
+ * Accepting a job, whatever call it came by: checks that need no database, then files, then one commit, then (after the
+ * answer) a hint to Redis. Whoever uploaded files for it hands them over; what is not accepted is deleted.
+ */
+import { createHash } from 'node:crypto';
+import { crashPoint } from '#shared/crash-point.ts';
+import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
+import { listMissingFiles } from '#shared/db/files.ts';
+import { findIdempotencyKey } from '#shared/db/idempotency.ts';
+import { findJob, type JobRow } from '#shared/db/jobs.ts';
+import { canonicalJson } from '#shared/domain/json-limits.ts';
+import { AppError } from '#shared/errors.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import type { ApiDeps } from './deps.ts';
+import type { Identity } from './http/define-route.ts';
+import { parseWith } from './http/read-json.ts';
+import { checkCeilings, jobOptions } from './job-options.ts';
+import { findNearest, type ApiTask } from './task-catalog.ts';
+
+export interface JobRequest {
+  readonly task: string;
+  readonly input: unknown;
+  /** As the client sent them. */
+  readonly options: unknown;
+  readonly newFiles: readonly Omit<NewFile, 'retentionMs'>[];
+  readonly idempotencyKey: string | undefined;
+  readonly traceparent: string | undefined;
+}
+
+export interface Accepted {
+  /** The job as it was when it was accepted, also when this is a replay. */
+  readonly job: JobRow;
+  readonly isReplayed: boolean;
+}
+
+/**
+ * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`,
+ *   `unavailable`; AmbiguousCommitError when only a later look can tell (new bytes must stay then).
+ */
+export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobRequest): Promise<Accepted> {
+  const task = getTask(deps, request.task);
+  const { definition } = task;
+  parseWith(definition.input, request.input, '/input');
+  const options = parseWith(jobOptions, request.options ?? {}, '/options');
+  checkCeilings(options, definition);
+  deps.backlog.check();
+  const inputFiles = await checkFiles(deps, identity, task, request);
+
+  const fingerprint = request.idempotencyKey === undefined ? undefined : fingerprintOf(request);
+  const { delayMs, runAt, priority, attempts, tags, retentionMs, ...forRuns } = options;
+  const job: NewJob = {
+    id: uuidv7(),
+    tenantId: identity.tenantId,
+    task: definition.name,
+    queue: definition.queue,
+    priority,
+    delayMs: delayMs ?? 0,
+    runAt: runAt ?? null,
+    // As it was sent: the host parses it again with the schema of its own version.
+    input: request.input,
+    options: { ...forRuns, ...(delayMs !== undefined && { delayMs }), ...(runAt !== undefined && { runAt }) },
+    tags,
+    attemptsMax: attempts ?? definition.attempts.default,
+    retentionMs: retentionMs ?? definition.retentionMs ?? deps.config.WINDLASS_JOB_RETENTION_MS,
+    traceparent: request.traceparent ?? null,
+    inputFiles,
+    newFiles: request.newFiles.map((file) => ({ ...file, retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS })),
+    idempotency: request.idempotencyKey === undefined || fingerprint === undefined ? null : { key: request.idempotencyKey, fingerprint },
+  };
+  crashPoint('accept.before-commit');
+  const acceptance = await deps.accepts.add(job).catch((err: unknown) => {
+    if (isMissingFileError(err)) throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
+    throw err;
+  });
+  crashPoint('accept.after-commit');
+  if (acceptance.type === 'duplicate') return replay(deps, identity, request.idempotencyKey ?? '', fingerprint ?? '');
+  if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
+  return {
+    isReplayed: false,
+    job: toAcceptedRow(job, acceptance.createdAt),
+  };
+}
+
+export function getTask(deps: ApiDeps, name: string): ApiTask {
+  const task = deps.tasks.get(name);
+  if (task !== undefined) return task;
+  const nearest = findNearest(name, deps.tasks.keys());
+  const hint = nearest === undefined ? 'GET /v1/tasks lists all.' : `Did you mean "${nearest}"?`;
+  throw new AppError('unknown-task', `There is no task "${name.slice(0, 100)}". ${hint}`, { errors: [{ pointer: '/task', detail: hint }] });
+}
+
+/** Every file of the input exists and is the caller's. @returns their ids. */
+async function checkFiles(deps: ApiDeps, identity: Identity, task: ApiTask, request: JobRequest): Promise<string[]> {
+  const refs = task.findFiles(request.input);
+  const uploaded = new Set(request.newFiles.map((file) => file.id));
+  const stored = refs.filter((ref) => !uploaded.has(ref.id));
+  if (stored.length > 0) {
+    const missing = new Set(await listMissingFiles(deps.db, identity.tenantId, stored.map((ref) => ref.id)));
+    const errors = stored
+      .filter((ref) => missing.has(ref.id))
+      .map((ref) => ({ pointer: `/input${ref.pointer}`, detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.` }));
+    if (errors[0] !== undefined) throw new AppError('file-not-found', errors[0].detail, { errors });
+  }
+  return refs.map((ref) => ref.id);
+}
+
+/**
+ * What makes two requests the same: task, input, options, and the name and bytes of each new file. Ids of new files
+ * differ from one try to the next and are replaced by their digests.
+ */
+function fingerprintOf(request: JobRequest): string {
+  const files = request.newFiles.map((file) => ({ name: file.name, sha256: file.sha256 }));
+  let text = canonicalJson({ task: request.task, input: request.input, options: request.options ?? {}, files });
+  for (const file of request.newFiles) text = text.replaceAll(file.id, file.sha256);
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** The key was used before: the same request gets the same answer, another one is refused. */
+async function replay(deps: ApiDeps, identity: Identity, key: string, fingerprint: string): Promise<Accepted> {
+  const known = await findIdempotencyKey(deps.db, identity.tenantId, key);
+  if (known === undefined) throw new AppError('unavailable', 'The Idempotency-Key expired at this very moment. Send the request again.', { retryAfterSeconds: 1 });
+  if (known.resource !== 'job' || known.fingerprint !== fingerprint) throw mismatch(key);
+  const row = await findJob(deps.db, identity.tenantId, known.resource_id);
+  if (row === undefined) throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
+  return { isReplayed: true, job: asAccepted(row) };
+}
+
+export function mismatch(key: string): AppError {
+  return new AppError('idempotency-mismatch', `The Idempotency-Key "${key}" was used for another request within the last day. Use a new key for new content.`);
+}
+
+/** The row of a job that was just accepted, without reading it back. */
+function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
+  const base = {
+    id: job.id,
+    tenant_id: job.tenantId,
+    task: job.task,
+    queue: job.queue,
+    priority: job.priority,
+    input: job.input,
+    options: job.options,
+    tags: job.tags,
+    attempts_max: job.attemptsMax,
+    created_at: createdAt,
+  };
+  return asAccepted(base);
+}
+
+/**
+ * The job as it was at the moment of its acceptance: the first answer and every replay of it are made here, from
+ * what never changes.
+ */
+function asAccepted(
+  row: Pick<JobRow, 'id' | 'tenant_id' | 'task' | 'queue' | 'priority' | 'input' | 'options' | 'tags' | 'attempts_max' | 'created_at'>,
+): JobRow {
+  const { delayMs, runAt } = row.options as { delayMs?: number; runAt?: string };
+  const due = runAt === undefined ? new Date(row.created_at.getTime() + (delayMs ?? 0)) : new Date(runAt);
+  const isLater = due > row.created_at;
+  return {
+    ...row,
+    state: isLater ? 'scheduled' : 'queued',
+    run_at: isLater ? due : row.created_at,
+    fence: 0,
+    result: null,
+    error: null,
+    progress: null,
+    worker_id: null,
+    cancel_requested_at: null,
+    cancel_reason: null,
+    started_at: null,
+    finished_at: null,
+    expires_at: null,
+    purged_at: null,
+  };
+}

@@ -1,0 +1,36 @@
+import type { Config } from '#shared/config.ts';
+import type { AcceptJobs } from '#shared/db/accept-jobs.ts';
+import type { Db } from '#shared/db/pool.ts';
+import type { Logger } from '#shared/log.ts';
+import type { Dispatcher } from '#shared/queue/dispatcher.ts';
+import type { SignalPublisher } from '#shared/queue/signals.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import type { Backlog } from './http/backlog.ts';
+import type { RateLimiter } from './http/rate-limit.ts';
+import type { UploadSlots } from './http/upload.ts';
+import type { ReadJson } from './http/read-json.ts';
+import type { Authenticate } from './http/authenticate.ts';
+import type { JobWaiter } from './job-waiter.ts';
+import type { ApiTask } from './task-catalog.ts';
+
+/** Everything that routes work with; made in main.ts, or by a test. */
+export interface ApiDeps {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly db: Db;
+  readonly storage: Storage;
+  readonly tasks: ReadonlyMap<string, ApiTask>;
+  readonly accepts: AcceptJobs;
+  readonly dispatcher: Dispatcher;
+  readonly signals: SignalPublisher;
+  readonly waiter: JobWaiter;
+  readonly readJson: ReadJson;
+  readonly authenticate: Authenticate;
+  readonly rateLimiter: RateLimiter;
+  readonly uploadSlots: UploadSlots;
+  readonly backlog: Backlog;
+  /** Is Redis reachable right now? Only reported, never needed. */
+  readonly isRedisUp: () => boolean;
+  /** True from the moment the process was asked to stop. */
+  readonly isStopping: () => boolean;
+}

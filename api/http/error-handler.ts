@@ -1,0 +1,69 @@
+import type { ErrorRequestHandler } from 'express';
+import { toAppError } from '#shared/db/pool.ts';
+import { AppError } from '#shared/errors.ts';
+import type { Logger } from '#shared/log.ts';
+import { sendProblem } from './problem.ts';
+
+/** The last word on every request that failed: our errors as they are, everything else as 500 with its cause in the log. */
+export function createErrorHandler(log: Logger): ErrorRequestHandler {
+  return (err: unknown, req, res, next) => {
+    const known = toKnown(err);
+    const requestId = res.getHeader('X-Request-Id');
+    if (known.status >= 500) {
+      log.error(
+        { requestId, method: req.method, path: req.path, code: known.code, err: known.cause ?? known },
+        'request failed',
+      );
+    }
+    // Bytes are on their way already: breaking the connection is the only honest sign left.
+    if (res.headersSent) {
+      next(err);
+      return;
+    }
+    sendProblem(req, res, known);
+  };
+}
+
+function toKnown(err: unknown): AppError {
+  const mapped = toAppError(err);
+  if (mapped instanceof AppError) return mapped;
+  return (
+    fromBodyParser(mapped) ??
+    new AppError(
+      'internal',
+      'An unexpected error. It was logged under the id in `instance`; trying again may help.',
+      { cause: mapped },
+    )
+  );
+}
+
+/** express.json() marks its errors with a `type`. */
+function fromBodyParser(err: unknown): AppError | undefined {
+  if (!(err instanceof Error) || !('type' in err)) {
+    // A malformed %-sequence in the path.
+    return err instanceof URIError
+      ? new AppError('bad-request', 'The path is not valid percent-encoding.')
+      : undefined;
+  }
+  const limit = 'limit' in err ? String(err.limit) : '';
+  switch (err.type) {
+    case 'entity.too.large':
+      return new AppError(
+        'content-too-large',
+        `The JSON body is larger than ${limit} bytes (WINDLASS_JSON_BYTES_MAX). Put large data into a file.`,
+      );
+    case 'entity.parse.failed':
+      return new AppError('invalid-json', `The body is not valid JSON: ${err.message}.`);
+    case 'encoding.unsupported':
+    case 'charset.unsupported':
+      return new AppError(
+        'unsupported-media-type',
+        `${err.message}. Send UTF-8, and no compression or gzip, deflate or br.`,
+      );
+    case 'request.aborted':
+    case 'request.size.invalid':
+      return new AppError('upload-incomplete', 'The body ended before all of it had arrived.');
+    default:
+      return undefined;
+  }
+}

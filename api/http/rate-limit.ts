@@ -1,0 +1,49 @@
+/**
+ * A token bucket per tenant, in this process: it protects the api from a runaway client. The headers follow
+ * draft-ietf-httpapi-ratelimit-headers-11 (`RateLimit-Policy: "default";q=100;w=60`, `RateLimit: "default";r=42;t=3`).
+ */
+import type { Response } from 'express';
+import { AppError } from '#shared/errors.ts';
+
+export interface RateLimiter {
+  /** Takes one token and says so in the headers. @throws AppError `rate-limited` with Retry-After. */
+  take(tenantId: string, res: Response): void;
+}
+
+const windowSeconds = 60;
+const bucketsMax = 10_000;
+
+export function createRateLimiter(
+  perMinute: number,
+  nowMs: () => number = () => performance.now(),
+): RateLimiter {
+  const buckets = new Map<string, { tokens: number; atMs: number }>();
+  const perMs = perMinute / 60_000;
+  return {
+    take(tenantId, res) {
+      const now = nowMs();
+      let bucket = buckets.get(tenantId);
+      if (bucket === undefined) {
+        if (buckets.size >= bucketsMax) buckets.clear();
+        bucket = { tokens: perMinute, atMs: now };
+        buckets.set(tenantId, bucket);
+      }
+      bucket.tokens = Math.min(perMinute, bucket.tokens + (now - bucket.atMs) * perMs);
+      bucket.atMs = now;
+      const isOver = bucket.tokens < 1;
+      if (!isOver) bucket.tokens -= 1;
+      const resetSeconds = Math.ceil((isOver ? 1 - bucket.tokens : 0) / perMs / 1_000);
+      res.setHeader('RateLimit-Policy', `"default";q=${perMinute};w=${windowSeconds}`);
+      res.setHeader('RateLimit', `"default";r=${Math.floor(bucket.tokens)};t=${resetSeconds}`);
+      if (isOver) {
+        throw new AppError(
+          'rate-limited',
+          `More than ${perMinute} requests a minute (WINDLASS_RATE_PER_MINUTE). Wait as long as Retry-After says.`,
+          {
+            retryAfterSeconds: Math.max(1, resetSeconds),
+          },
+        );
+      }
+    },
+  };
+}

@@ -1,0 +1,99 @@
+import express, { type Request, type Response } from 'express';
+import { z } from 'zod';
+import type { Config } from '#shared/config.ts';
+import { findJsonProblem } from '#shared/domain/json-limits.ts';
+import { AppError, type FieldError } from '#shared/errors.ts';
+
+export type ReadJson = (req: Request, res: Response) => Promise<unknown>;
+
+/** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
+export function createReadJson(config: Config): ReadJson {
+  const parse = express.json({ limit: config.WINDLASS_JSON_BYTES_MAX, strict: false, type: () => true });
+  return async (req, res) => {
+    if (!isJson(req)) {
+      throw new AppError(
+        'unsupported-media-type',
+        `This call takes application/json, not "${req.headers['content-type'] ?? 'nothing'}".`,
+      );
+    }
+    await new Promise<void>((resolve, reject) => {
+      parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err as Error)));
+    });
+    if (req.body === undefined)
+      throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
+    const body: unknown = req.body;
+    checkJson(body, config);
+    return body;
+  };
+}
+
+export function isJson(req: Request): boolean {
+  return /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(req.headers['content-type'] ?? '');
+}
+
+/** @throws AppError for documents that are too deep, have too many keys, or text that cannot be stored. */
+export function checkJson(value: unknown, config: Config): void {
+  const problem = findJsonProblem(value, {
+    depthMax: config.WINDLASS_JSON_DEPTH_MAX,
+    keysMax: config.WINDLASS_JSON_KEYS_MAX,
+  });
+  switch (problem?.type) {
+    case undefined:
+      return;
+    case 'too-deep':
+      throw new AppError(
+        'content-too-large',
+        `The JSON is nested deeper than ${config.WINDLASS_JSON_DEPTH_MAX} levels (WINDLASS_JSON_DEPTH_MAX) at ${problem.pointer}.`,
+      );
+    case 'too-many-keys':
+      throw new AppError(
+        'content-too-large',
+        `The JSON has more than ${config.WINDLASS_JSON_KEYS_MAX} keys and items (WINDLASS_JSON_KEYS_MAX).`,
+      );
+    case 'unstorable':
+      throw invalidInput([
+        { pointer: problem.pointer, detail: 'Text must not contain U+0000 or half a surrogate pair.' },
+      ]);
+  }
+}
+
+/**
+ * Parses with a schema. @throws AppError `invalid-input` with one entry per problem.
+ * @param prefix JSON Pointer of the value within the request, for example `/input`.
+ */
+export function parseWith<Schema extends z.ZodType>(
+  schema: Schema,
+  value: unknown,
+  prefix = '',
+): z.output<Schema> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  throw invalidInput(toFieldErrors(parsed.error, prefix));
+}
+
+export function invalidInput(errors: readonly FieldError[]): AppError {
+  const [first, ...others] = errors;
+  const more = others.length === 0 ? '' : ` (and ${others.length} more in \`errors\`)`;
+  return new AppError(
+    'invalid-input',
+    `${first?.pointer === '' ? 'The body' : first?.pointer}: ${first?.detail}${more}`,
+    { errors },
+  );
+}
+
+const errorsMax = 50;
+
+export function toFieldErrors(error: z.ZodError, prefix: string): FieldError[] {
+  return error.issues.slice(0, errorsMax).flatMap((issue): FieldError[] => {
+    const pointer =
+      prefix +
+      issue.path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => ({
+        pointer: `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`,
+        detail: 'This key is not known here.',
+      }));
+    }
+    return [{ pointer, detail: issue.message }];
+  });
+}

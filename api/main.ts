@@ -1,0 +1,123 @@
+/** The api process: wiring only, top to bottom in start order; the lifecycle stops it in reverse. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { mkdir } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { readConfig } from '#shared/config.ts';
+import { armCrashPoint } from '#shared/crash-point.ts';
+import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
+import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { insertFirstKey } from '#shared/db/api-keys.ts';
+import { migrate } from '#shared/db/migrate.ts';
+import { createDb } from '#shared/db/pool.ts';
+import { createLifecycle } from '#shared/lifecycle.ts';
+import { createLogger } from '#shared/log.ts';
+import { createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
+import { createDeliveries } from '#shared/queue/deliveries.ts';
+import { createDispatcher } from '#shared/queue/dispatcher.ts';
+import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
+import { createFsStorage } from '#shared/storage/fs-storage.ts';
+import { loadTasks } from '#shared/tasks/load-tasks.ts';
+import { builtInTasks } from '#tasks/index.ts';
+import { createApp } from './app.ts';
+import { createAuthenticate, makeKey } from './http/authenticate.ts';
+import { createBacklog } from './http/backlog.ts';
+import { createRateLimiter } from './http/rate-limit.ts';
+import { createReadJson } from './http/read-json.ts';
+import { createUploadSlots } from './http/upload.ts';
+import { createJobWaiter } from './job-waiter.ts';
+import { createTaskCatalog } from './task-catalog.ts';
+
+// What `node --disable-proto=delete` does: no client's key can reach a prototype.
+Reflect.deleteProperty(Object.prototype, '__proto__');
+
+const config = readConfig();
+armCrashPoint(config.CRASH_AT);
+const log = createLogger({ service: 'api', level: config.LOG_LEVEL });
+const lifecycle = createLifecycle({ log, deadlineMs: config.WINDLASS_GRACE_MS });
+
+const loaded = await loadTasks(builtInTasks, config.WINDLASS_TASKS_DIR);
+const tasks = createTaskCatalog(loaded);
+
+await migrate(config.DATABASE_URL);
+const db = createDb({ url: config.DATABASE_URL, size: config.WINDLASS_DB_POOL, timeoutMs: config.WINDLASS_DB_TIMEOUT_MS, name: 'windlass-api' });
+lifecycle.onStop('postgres', () => db.end());
+await ensureQueues(db, [...new Set([...loaded.values()].map((task) => task.definition.queue))]);
+await makeFirstKey();
+
+const redis = createProducerConnection(config.REDIS_URL, log);
+const subscriber = createSubscriberConnection(config.REDIS_URL, log);
+const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX, log });
+lifecycle.onStop('redis', async () => {
+  subscriber.disconnect();
+  await deliveries.close();
+});
+const waiter = createJobWaiter({ db });
+// Not awaited: the api starts, and accepts, without Redis.
+listenForSignal({ redis: subscriber, prefix: config.REDIS_PREFIX, channel: 'ended', listener: (jobId) => waiter.notify(jobId) }).catch(() => {});
+
+const dataDir = resolve(config.WINDLASS_DATA_DIR);
+await mkdir(dataDir, { recursive: true });
+const backlog = createBacklog({ db, max: config.WINDLASS_BACKLOG_MAX });
+const dispatcher = createDispatcher({ deliveries, log });
+lifecycle.onStop('backlog', () => backlog.stop());
+lifecycle.onStop('dispatcher', () => dispatcher.idle());
+
+const app = createApp({
+  config,
+  log,
+  db,
+  storage: createFsStorage({ dir: join(dataDir, 'files') }),
+  tasks,
+  accepts: createAcceptJobs(db),
+  dispatcher,
+  signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
+  waiter,
+  readJson: createReadJson(config),
+  authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
+  rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
+  uploadSlots: createUploadSlots(config.WINDLASS_UPLOADS_PER_TENANT_MAX),
+  backlog,
+  isRedisUp: () => redis.status === 'ready',
+  isStopping: () => lifecycle.stopping.aborted,
+});
+
+const server = createServer(
+  {
+    // Slow headers are cut off; slow bodies have rules of their own (api/http/upload.ts), because an honest upload over a
+    // slow line may take longer than any fixed time.
+    headersTimeout: 10_000,
+    requestTimeout: 0,
+    keepAliveTimeout: 65_000,
+    maxHeaderSize: 16 * 1024,
+    noDelay: true,
+  },
+  app,
+);
+server.maxConnections = config.WINDLASS_CONNECTIONS_MAX;
+server.listen(config.PORT, config.HOST);
+await once(server, 'listening');
+lifecycle.onStop('http', async (deadline) => {
+  waiter.stop();
+  const closed = once(server, 'close');
+  server.close();
+  server.closeIdleConnections();
+  const idle = setInterval(() => server.closeIdleConnections(), 100);
+  deadline.addEventListener('abort', () => server.closeAllConnections());
+  await closed;
+  clearInterval(idle);
+});
+const address = server.address();
+const port = typeof address === 'object' && address !== null ? address.port : config.PORT;
+log.info({ host: config.HOST, port, tasks: [...tasks.keys()], auth: config.WINDLASS_AUTH }, 'api ready');
+process.send?.({ ready: true, port });
+
+/** The first key of a new database is shown once, here; WINDLASS_API_KEY sets it instead and is not shown. */
+async function makeFirstKey(): Promise<void> {
+  const given = config.WINDLASS_API_KEY;
+  const { secret, row } = makeKey({ tenantId: 'default', name: 'first admin key', scopes: ['admin'], ...(given !== undefined && { secret: given }) });
+  if ((await insertFirstKey(db, row)) && given === undefined) {
+    // The one line in which a secret may appear; `npm start` shows it and keeps it out of the logs.
+    log.warn({ adminKey: secret }, 'admin key created');
+  }
+}

@@ -1,0 +1,91 @@
+import { z } from 'zod';
+import type { AttemptRow, JobRow } from '#shared/db/jobs.ts';
+import type { FileRow } from '#shared/db/files.ts';
+import { isFinal, jobStates } from '#shared/domain/job.ts';
+import { fileSchema, presentFile } from './present-file.ts';
+
+const instant = z.iso.datetime();
+const errorSchema = z.object({ code: z.string(), message: z.string(), retryable: z.boolean() });
+
+/** A job as clients see it. */
+export const jobSchema = z
+  .object({
+    id: z.uuid(),
+    task: z.string(),
+    queue: z.string(),
+    state: z.enum(jobStates),
+    priority: z.int(),
+    progress: z.object({ percent: z.number(), message: z.string().nullable() }).describe('What the handler reported last; 100 when it succeeded.'),
+    input: z.unknown(),
+    result: z.unknown().describe('Null until the job succeeded.'),
+    files: z.array(fileSchema).describe('Output files.'),
+    error: errorSchema.nullable().describe('Why it failed, or why the last attempt did.'),
+    attempts: z.array(
+      z.object({
+        number: z.int(),
+        worker: z.uuid(),
+        startedAt: instant,
+        finishedAt: instant.nullable(),
+        outcome: z.enum(['running', 'succeeded', 'failed', 'snoozed', 'crashed', 'cancelled', 'interrupted']),
+        error: errorSchema.nullable(),
+      }),
+    ),
+    attemptsMax: z.int(),
+    tags: z.array(z.string()),
+    cancelRequested: z.boolean(),
+    cancelReason: z.string().nullable(),
+    createdAt: instant,
+    runAt: instant,
+    startedAt: instant.nullable(),
+    finishedAt: instant.nullable(),
+    expiresAt: instant.nullable().describe('When input, result and files will be deleted; null until the job has ended.'),
+    links: z.object({ self: z.string(), result: z.string(), logs: z.string(), cancel: z.string() }),
+  })
+  .meta({ id: 'Job' });
+
+export type PresentedJob = z.input<typeof jobSchema>;
+
+export function presentJob(row: JobRow, attempts: readonly AttemptRow[], files: readonly FileRow[]): PresentedJob {
+  const ended = attempts.map((attempt, index) => ({
+    number: index + 1,
+    worker: attempt.worker_id,
+    startedAt: attempt.started_at.toISOString(),
+    finishedAt: attempt.finished_at.toISOString(),
+    outcome: attempt.outcome as PresentedJob['attempts'][number]['outcome'],
+    error: attempt.error,
+  }));
+  const running =
+    row.state === 'active' && row.worker_id !== null && row.started_at !== null
+      ? [{ number: ended.length + 1, worker: row.worker_id, startedAt: row.started_at.toISOString(), finishedAt: null, outcome: 'running' as const, error: null }]
+      : [];
+  const path = `/v1/jobs/${row.id}`;
+  return {
+    id: row.id,
+    task: row.task,
+    queue: row.queue,
+    state: row.state,
+    priority: row.priority,
+    progress: row.state === 'succeeded' ? { percent: 100, message: null } : (row.progress ?? { percent: 0, message: null }),
+    input: row.input,
+    result: row.result ?? null,
+    files: files.map(presentFile),
+    error: row.error,
+    attempts: [...ended, ...running],
+    attemptsMax: row.attempts_max,
+    tags: [...row.tags],
+    cancelRequested: row.cancel_requested_at !== null,
+    cancelReason: row.cancel_reason,
+    createdAt: row.created_at.toISOString(),
+    runAt: row.run_at.toISOString(),
+    startedAt: row.started_at?.toISOString() ?? null,
+    finishedAt: row.finished_at?.toISOString() ?? null,
+    expiresAt: row.expires_at?.toISOString() ?? null,
+    links: { self: path, result: `${path}/result`, logs: `${path}/logs`, cancel: `${path}/cancel` },
+  };
+}
+
+/** Seconds until asking again makes sense; undefined for a job that has ended. */
+export function retryAfterSeconds(row: JobRow, now: Date): number | undefined {
+  if (isFinal(row.state)) return undefined;
+  return Math.min(60, Math.max(1, Math.ceil((row.run_at.getTime() - now.getTime()) / 1_000)));
+}

@@ -1,0 +1,161 @@
+/** The whole service as separate processes, as a user runs it: api and workers that a test may kill, freeze and restart. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** Tasks that only tests need, loaded like a user's own. */
+export const testTasksDir = `${root}test/fixtures/tasks`;
+export const testKey = 'test-admin-key-0123456789';
+
+export interface ServiceProcess {
+  readonly pid: number;
+  /** JSON log lines so far, and whatever else was printed. */
+  readonly lines: readonly string[];
+  /** True until it has ended. */
+  isRunning(): boolean;
+  /** Sends a signal and, unless told otherwise, waits for the end. */
+  kill(signal?: NodeJS.Signals): Promise<void>;
+  signal(signal: NodeJS.Signals): void;
+  readonly exited: Promise<number | null>;
+}
+
+export interface ApiProcess extends ServiceProcess {
+  readonly url: string;
+}
+
+export interface ServiceWorld {
+  readonly databaseUrl: string;
+  readonly redisUrl: string;
+  readonly redisPrefix: string;
+  readonly dataDir: string;
+}
+
+type Env = Readonly<Record<string, string>>;
+
+export async function startApi(world: ServiceWorld, env: Env = {}): Promise<ApiProcess> {
+  const started = start('api/main.ts', world, { PORT: '0', ...env });
+  const message = await ready(started);
+  return { ...started.process, url: `http://127.0.0.1:${message.port}` };
+}
+
+export async function startWorker(world: ServiceWorld, env: Env = {}): Promise<ServiceProcess> {
+  const started = start('worker/main.ts', world, { WINDLASS_SLOTS: '2', ...env });
+  await ready(started);
+  return started.process;
+}
+
+/** Starts without waiting for readiness, for processes that are expected to die early. */
+export function startUnready(main: 'api/main.ts' | 'worker/main.ts', world: ServiceWorld, env: Env = {}): ServiceProcess {
+  return start(main, world, env).process;
+}
+
+function start(main: string, world: ServiceWorld, env: Env): { process: ServiceProcess; child: ChildProcess } {
+  const child = spawn(process.execPath, [main], {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    env: {
+      PATH: process.env['PATH'],
+      NODE_ENV: 'test',
+      DATABASE_URL: world.databaseUrl,
+      REDIS_URL: world.redisUrl,
+      REDIS_PREFIX: world.redisPrefix,
+      WINDLASS_DATA_DIR: world.dataDir,
+      WINDLASS_API_KEY: testKey,
+      WINDLASS_TASKS_DIR: testTasksDir,
+      WINDLASS_GRACE_MS: '5000',
+      LOG_LEVEL: 'debug',
+      ...env,
+    },
+  });
+  const lines: string[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line !== '')));
+  }
+  const exited = once(child, 'exit').then(([code]) => code as number | null);
+  const { pid } = child;
+  if (pid === undefined) throw new Error(`${main} could not be started.`);
+  const signal = (name: NodeJS.Signals): void => void process.kill(pid, name);
+  const isRunning = () => child.exitCode === null && child.signalCode === null;
+  return {
+    child,
+    process: {
+      pid,
+      lines,
+      exited,
+      isRunning,
+      signal,
+      async kill(name = 'SIGKILL') {
+        if (isRunning()) signal(name);
+        await exited;
+      },
+    },
+  };
+}
+
+/** Waits for the message by which a process says that it is ready. @throws Error with its output when it ends instead. */
+async function ready(started: { process: ServiceProcess; child: ChildProcess }): Promise<{ port?: number }> {
+  const message = once(started.child, 'message').then(([value]) => value as { port?: number });
+  const early = started.process.exited.then((code) => {
+    throw new Error(`The process ended with code ${code} before it was ready:\n${started.process.lines.slice(-20).join('\n')}`);
+  });
+  return Promise.race([message, early]);
+}
+
+/** A client with the admin key. */
+export function createClient(url: string, key: string = testKey) {
+  async function request(method: string, path: string, options: { json?: unknown; body?: BodyInit; headers?: Env } = {}): Promise<Response> {
+    return fetch(url + path, {
+      method,
+      redirect: 'manual',
+      headers: {
+        authorization: `Bearer ${key}`,
+        ...(options.json !== undefined && { 'content-type': 'application/json' }),
+        ...options.headers,
+      },
+      ...(options.json !== undefined ? { body: JSON.stringify(options.json) } : options.body !== undefined && { body: options.body }),
+    });
+  }
+  return {
+    request,
+    get: (path: string, headers?: Env) => request('GET', path, headers === undefined ? {} : { headers }),
+    post: (path: string, json?: unknown, headers?: Env) => request('POST', path, { ...(json !== undefined && { json }), ...(headers !== undefined && { headers }) }),
+    /** Queues a job and returns its id. @throws Error unless it was accepted. */
+    async submit(task: string, input: unknown = {}, options?: unknown): Promise<string> {
+      const response = await request('POST', '/v1/jobs', { json: { task, input, ...(options !== undefined && { options }) } });
+      if (response.status !== 202) throw new Error(`${response.status} ${await response.text()}`);
+      return ((await response.json()) as { id: string }).id;
+    },
+    async job(id: string): Promise<TestJob> {
+      return (await (await request('GET', `/v1/jobs/${id}`)).json()) as TestJob;
+    },
+    /** Waits for the end of a job, through restarts of the api as well. */
+    async finished(id: string, deadlineMs = 80_000): Promise<TestJob> {
+      const until = Date.now() + deadlineMs;
+      let last: unknown;
+      while (Date.now() < until) {
+        try {
+          const job = (await (await request('GET', `/v1/jobs/${id}?wait=5`)).json()) as TestJob;
+          if (['succeeded', 'failed', 'cancelled'].includes(job.state)) return job;
+          last = job;
+        } catch (err) {
+          last = err;
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+      }
+      throw new Error(`Job ${id} did not end in ${deadlineMs} ms; last seen: ${JSON.stringify(last)}`);
+    },
+  };
+}
+
+export interface TestJob {
+  readonly id: string;
+  readonly state: string;
+  readonly result: any;
+  readonly error: { code: string; message: string; retryable: boolean } | null;
+  readonly attempts: { number: number; outcome: string; worker: string; error: { code: string; message: string } | null }[];
+  readonly files: { id: string; name: string; size: number; sha256: string }[];
+  readonly progress: { percent: number; message: string | null };
+  readonly [key: string]: unknown;
+}

@@ -1,0 +1,32 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createClient, startApi, startWorker, type ApiProcess, type ServiceProcess } from '#test/support/service.ts';
+import { createWorld, type World } from '#test/support/world.ts';
+
+let world: World;
+let api: ApiProcess;
+let worker: ServiceProcess;
+let client: ReturnType<typeof createClient>;
+
+beforeAll(async () => {
+  world = await createWorld();
+  api = await startApi(world);
+  worker = await startWorker(world);
+  client = createClient(api.url);
+});
+afterAll(async () => {
+  await Promise.all([api.kill('SIGTERM'), worker.kill('SIGTERM')]);
+  await world.dispose();
+});
+
+test('an inline job runs and its result is readable', async () => {
+  const job = await client.finished(await client.submit('test.noop', { n: 3 }));
+  expect(job).toMatchObject({ state: 'succeeded', result: { n: 3 }, attempts: [{ number: 1, outcome: 'succeeded' }] });
+});
+
+test('a job runs in a child process that has nothing of the environment of the worker', async () => {
+  const job = await client.finished(await client.submit('test.echo', { value: { a: [1, 'ä'] } }));
+  expect(job.state).toBe('succeeded');
+  expect(job.result.value).toEqual({ a: [1, 'ä'] });
+  expect(job.result.pid).not.toBe(worker.pid);
+  expect(job.result.env.filter((name: string) => /URL|KEY|REDIS|SMTP|DATABASE/.test(name))).toEqual([]);
+});
