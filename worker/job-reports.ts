@@ -28,7 +28,7 @@ export function createReports(options: { db: Db; job: ClaimedJob; logLinesMax: n
 
   function schedule(): void {
     // Reports are a courtesy: when Postgres is away they are lost, the run is not.
-    timer ??= setTimeout(() => flush().catch(() => {}), flushMs);
+    timer ??= setTimeout(() => void flush().catch(() => {}), flushMs);
   }
 
   function flush(): Promise<void> {

@@ -44,7 +44,13 @@ export interface NewFile {
 
 /** `accepted`: the row is new. `duplicate`: the idempotency key was there before, and nothing was written. */
 export type Acceptance =
-  | { readonly type: 'accepted'; readonly state: JobState; readonly createdAt: Date; readonly runAt: Date; readonly isDispatched: boolean }
+  | {
+      readonly type: 'accepted';
+      readonly state: JobState;
+      readonly createdAt: Date;
+      readonly runAt: Date;
+      readonly isDispatched: boolean;
+    }
   | { readonly type: 'duplicate' };
 
 export type AcceptJobs = GroupCommit<NewJob, Acceptance>;
@@ -123,7 +129,11 @@ async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<Acceptance[]
     idempotencyKey: idempotency?.key ?? null,
     fingerprint: idempotency === null ? null : `\\x${idempotency.fingerprint}`,
   }));
-  const { rows } = await db.query<AcceptedRow>({ name: 'accept-jobs', text: insertSql, values: [JSON.stringify(items)] });
+  const { rows } = await db.query<AcceptedRow>({
+    name: 'accept-jobs',
+    text: insertSql,
+    values: [JSON.stringify(items)],
+  });
   const accepted = new Map(rows.map((row) => [row.id, row]));
   return jobs.map((job) => toAcceptance(accepted.get(job.id)));
 }
@@ -145,5 +155,11 @@ async function findAccepted(db: Db, job: NewJob, cause: unknown): Promise<Accept
 
 function toAcceptance(row: AcceptedRow | undefined): Acceptance {
   if (row === undefined) return { type: 'duplicate' };
-  return { type: 'accepted', state: row.state, createdAt: row.created_at, runAt: row.run_at, isDispatched: row.dispatched };
+  return {
+    type: 'accepted',
+    state: row.state,
+    createdAt: row.created_at,
+    runAt: row.run_at,
+    isDispatched: row.dispatched,
+  };
 }

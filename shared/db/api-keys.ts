@@ -28,7 +28,8 @@ export interface NewApiKey {
   readonly expiresAt: Date | null;
 }
 
-const columns = 'id, tenant_id, name, prefix, last4, scopes, created_at, expires_at, revoked_at, last_used_at';
+const columns =
+  'id, tenant_id, name, prefix, last4, scopes, created_at, expires_at, revoked_at, last_used_at';
 
 /** A key that may be used now. */
 export async function findUsableKey(db: Queryable, hash: Buffer): Promise<ApiKeyRow | undefined> {

@@ -31,7 +31,11 @@ export interface ClaimedJob {
 /** The options of a job that its runs need; all were checked when it was accepted. */
 export interface JobOptions {
   readonly timeoutMs?: number;
-  readonly backoff?: { readonly type: 'exponential' | 'fixed'; readonly delayMs: number; readonly maxMs: number };
+  readonly backoff?: {
+    readonly type: 'exponential' | 'fixed';
+    readonly delayMs: number;
+    readonly maxMs: number;
+  };
 }
 
 export interface ClaimedFile {

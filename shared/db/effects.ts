@@ -6,7 +6,10 @@ export type EffectState =
   | { readonly type: 'begun-before' }
   | { readonly type: 'finished'; readonly value: unknown };
 
-export async function beginEffect(db: Queryable, effect: { tenantId: string; jobId: string; key: string }): Promise<EffectState> {
+export async function beginEffect(
+  db: Queryable,
+  effect: { tenantId: string; jobId: string; key: string },
+): Promise<EffectState> {
   const inserted = await db.query(
     'INSERT INTO effects (job_id, key, tenant_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING',
     [effect.jobId, effect.key, effect.tenantId],
@@ -20,7 +23,10 @@ export async function beginEffect(db: Queryable, effect: { tenantId: string; job
   return row?.finished_at == null ? { type: 'begun-before' } : { type: 'finished', value: row.value };
 }
 
-export async function finishEffect(db: Queryable, effect: { jobId: string; key: string; value: unknown }): Promise<void> {
+export async function finishEffect(
+  db: Queryable,
+  effect: { jobId: string; key: string; value: unknown },
+): Promise<void> {
   await db.query('UPDATE effects SET finished_at = now(), value = $3 WHERE job_id = $1 AND key = $2', [
     effect.jobId,
     effect.key,
@@ -30,5 +36,8 @@ export async function finishEffect(db: Queryable, effect: { jobId: string; key: 
 
 /** It certainly did not happen: the next attempt may try. */
 export async function clearEffect(db: Queryable, effect: { jobId: string; key: string }): Promise<void> {
-  await db.query('DELETE FROM effects WHERE job_id = $1 AND key = $2 AND finished_at IS NULL', [effect.jobId, effect.key]);
+  await db.query('DELETE FROM effects WHERE job_id = $1 AND key = $2 AND finished_at IS NULL', [
+    effect.jobId,
+    effect.key,
+  ]);
 }

@@ -18,7 +18,7 @@ export interface QueueDelivery extends Delivery {
 
 export interface FeedResult {
   readonly deliveries: readonly QueueDelivery[];
-  /** More rows wait and the window has room, or rows just became due: feed again at once. */
+  /** More rows wait and the window has room, or more became due than one tick moves: feed again at once. */
   readonly hasMore: boolean;
   /** Rows wait that did not fit into the window: feed again when it has drained a little. */
   readonly isBacklogged: boolean;
@@ -30,11 +30,12 @@ export interface FeedResult {
 export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResult> {
   return inTransaction(db, async (client) => {
     const locked = await lockQueues(client, queues);
-    if (locked.length === 0) return { deliveries: [], hasMore: false, isBacklogged: false, nextDueMs: undefined };
+    if (locked.length === 0)
+      return { deliveries: [], hasMore: false, isBacklogged: false, nextDueMs: undefined };
     const dueCount = await moveDue(client, locked);
     const states = await readQueues(client, locked);
     const deliveries: QueueDelivery[] = [];
-    let hasMore = dueCount > 0;
+    let hasMore = dueCount === dueMax;
     let isBacklogged = false;
     for (const state of states) {
       if (state.is_paused || !state.has_waiting) continue;
@@ -46,7 +47,12 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
       if (picked.length > 0 && picked.length < state.room) hasMore = true;
     }
     const dueTimes = states.map((state) => state.next_due_ms).filter((ms) => ms !== null);
-    return { deliveries, hasMore, isBacklogged, nextDueMs: dueTimes.length === 0 ? undefined : Math.max(0, Math.min(...dueTimes)) };
+    return {
+      deliveries,
+      hasMore,
+      isBacklogged,
+      nextDueMs: dueTimes.length === 0 ? undefined : Math.max(0, Math.min(...dueTimes)),
+    };
   });
 }
 
@@ -133,8 +139,16 @@ UPDATE jobs j SET dispatched_at = now() FROM picked
 WHERE j.id = picked.id AND j.state = 'queued' AND j.dispatched_at IS NULL
 RETURNING j.id, j.fence`;
 
-async function pickNext(client: Queryable, queue: string, room: number): Promise<{ id: string; fence: number }[]> {
-  const { rows } = await client.query<{ id: string; fence: number }>({ name: 'feed-pick', text: pickSql, values: [queue, room] });
+async function pickNext(
+  client: Queryable,
+  queue: string,
+  room: number,
+): Promise<{ id: string; fence: number }[]> {
+  const { rows } = await client.query<{ id: string; fence: number }>({
+    name: 'feed-pick',
+    text: pickSql,
+    values: [queue, room],
+  });
   return rows;
 }
 
@@ -150,5 +164,7 @@ export async function listDispatched(db: Db, queues: readonly string[]): Promise
 
 /** Makes the rows by which accept and the feeder know the queues of all known tasks. */
 export async function ensureQueues(db: Queryable, queues: readonly string[]): Promise<void> {
-  await db.query('INSERT INTO queues (name) SELECT DISTINCT unnest($1::text[]) ON CONFLICT DO NOTHING', [queues]);
+  await db.query('INSERT INTO queues (name) SELECT DISTINCT unnest($1::text[]) ON CONFLICT DO NOTHING', [
+    queues,
+  ]);
 }

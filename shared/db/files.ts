@@ -36,7 +36,11 @@ export async function listFilesOfJob(db: Queryable, tenantId: string, jobId: str
 }
 
 /** Those of `ids` that are not files of this tenant. */
-export async function listMissingFiles(db: Queryable, tenantId: string, ids: readonly string[]): Promise<string[]> {
+export async function listMissingFiles(
+  db: Queryable,
+  tenantId: string,
+  ids: readonly string[],
+): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(
     `SELECT wanted.id FROM unnest($2::uuid[]) AS wanted(id)
      LEFT JOIN files f ON f.tenant_id = $1 AND f.id = wanted.id AND f.state = 'ready' WHERE f.id IS NULL`,
@@ -66,15 +70,32 @@ export async function insertFile(
      SELECT $1, $2, 'ready', $3, $4, $5, decode($6, 'hex'), now() + $7 * interval '1 ms'
      WHERE $8::text IS NULL OR EXISTS (SELECT 1 FROM keyed)
      RETURNING ${columns}`,
-    [file.id, tenantId, file.name, file.mediaType, file.sizeBytes, file.sha256, file.retentionMs, idempotency?.key ?? null, idempotency?.fingerprint ?? null],
+    [
+      file.id,
+      tenantId,
+      file.name,
+      file.mediaType,
+      file.sizeBytes,
+      file.sha256,
+      file.retentionMs,
+      idempotency?.key ?? null,
+      idempotency?.fingerprint ?? null,
+    ],
   );
   return rows[0];
 }
 
 /** `in-use`: a job that is not final refers to it (the foreign key says so, whatever happens at the same moment). */
-export async function deleteFile(db: Queryable, tenantId: string, id: string): Promise<'deleted' | 'in-use' | 'missing'> {
+export async function deleteFile(
+  db: Queryable,
+  tenantId: string,
+  id: string,
+): Promise<'deleted' | 'in-use' | 'missing'> {
   try {
-    const { rowCount } = await db.query(`DELETE FROM files WHERE tenant_id = $1 AND id = $2 AND state = 'ready'`, [tenantId, id]);
+    const { rowCount } = await db.query(
+      `DELETE FROM files WHERE tenant_id = $1 AND id = $2 AND state = 'ready'`,
+      [tenantId, id],
+    );
     return rowCount === 0 ? 'missing' : 'deleted';
   } catch (err) {
     if (sqlState(err) === '23503') return 'in-use';
@@ -93,7 +114,11 @@ export interface PendingFile {
  * Announces the output files of a run before their bytes are stored, if the run still owns its job.
  * @returns false when it does not: nothing may be stored then.
  */
-export async function insertPendingFiles(db: Queryable, run: RunKey, files: readonly PendingFile[]): Promise<boolean> {
+export async function insertPendingFiles(
+  db: Queryable,
+  run: RunKey,
+  files: readonly PendingFile[],
+): Promise<boolean> {
   const { rowCount } = await db.query(
     `INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
      SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id

@@ -83,7 +83,11 @@ export function createGroupCommit<Item, Result>(options: {
   return {
     add(item) {
       if (pending.length >= pendingMax) {
-        return Promise.reject(new AppError('unavailable', `More than ${pendingMax} writes are waiting for the database.`, { retryAfterSeconds: 1 }));
+        return Promise.reject(
+          new AppError('unavailable', `More than ${pendingMax} writes are waiting for the database.`, {
+            retryAfterSeconds: 1,
+          }),
+        );
       }
       return new Promise<Result>((resolve, reject) => {
         pending.push({ item, resolve, reject });

@@ -8,7 +8,11 @@ export interface IdempotencyRow {
 }
 
 /** What a key stands for, while it is remembered. */
-export async function findIdempotencyKey(db: Queryable, tenantId: string, key: string): Promise<IdempotencyRow | undefined> {
+export async function findIdempotencyKey(
+  db: Queryable,
+  tenantId: string,
+  key: string,
+): Promise<IdempotencyRow | undefined> {
   const { rows } = await db.query<IdempotencyRow>(
     `SELECT encode(fingerprint, 'hex') AS fingerprint, resource, resource_id FROM idempotency_keys WHERE tenant_id = $1 AND key = $2`,
     [tenantId, key],

@@ -77,7 +77,15 @@ export async function listJobs(
        AND ($2::uuid IS NULL OR id < $2) AND ($3::text[] IS NULL OR state::text = ANY($3))
        AND ($4::text IS NULL OR task = $4) AND ($5::text IS NULL OR queue = $5) AND ($6::text IS NULL OR tags @> ARRAY[$6::text])
      ORDER BY id DESC LIMIT $7`,
-    [tenantId, options.before ?? null, options.states ?? null, options.task ?? null, options.queue ?? null, options.tag ?? null, options.limit],
+    [
+      tenantId,
+      options.before ?? null,
+      options.states ?? null,
+      options.task ?? null,
+      options.queue ?? null,
+      options.tag ?? null,
+      options.limit,
+    ],
   );
   return rows;
 }
@@ -118,7 +126,12 @@ WITH target AS (
 )
 SELECT state FROM target`;
 
-export async function cancelJob(db: Db, tenantId: string, id: string, reason: string | null): Promise<CancelAnswer> {
+export async function cancelJob(
+  db: Db,
+  tenantId: string,
+  id: string,
+  reason: string | null,
+): Promise<CancelAnswer> {
   const { rows } = await db.query<{ state: JobState }>(cancelSql, [tenantId, id, reason]);
   const state = rows[0]?.state;
   if (state === undefined) return { type: 'missing' };

@@ -13,7 +13,11 @@ const migrationLock = 0x77696e64;
  * @throws Error when the database was migrated by a newer version than this.
  */
 export async function migrate(databaseUrl: string): Promise<void> {
-  const client = new pg.Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000, application_name: 'windlass-migrate' });
+  const client = new pg.Client({
+    connectionString: databaseUrl,
+    connectionTimeoutMillis: 10_000,
+    application_name: 'windlass-migrate',
+  });
   // A connection that breaks while a query runs rejects that query too; the event alone must not end the process.
   client.on('error', () => {});
   await client.connect();
@@ -26,7 +30,9 @@ export async function migrate(databaseUrl: string): Promise<void> {
     const known = await listMigrations();
     const newest = Math.max(0, ...applied);
     if (newest > known.length) {
-      throw new Error(`The database has schema ${newest}, this version knows ${known.length}: a newer Windlass migrated it. Start that version.`);
+      throw new Error(
+        `The database has schema ${newest}, this version knows ${known.length}: a newer Windlass migrated it. Start that version.`,
+      );
     }
     for (const migration of known) {
       if (!applied.has(migration.number)) await applyMigration(client, migration);
@@ -41,7 +47,10 @@ async function applyMigration(client: pg.Client, migration: Migration): Promise<
   await client.query('BEGIN');
   try {
     await client.query(sql);
-    await client.query('INSERT INTO migrations (number, name) VALUES ($1, $2)', [migration.number, migration.file]);
+    await client.query('INSERT INTO migrations (number, name) VALUES ($1, $2)', [
+      migration.number,
+      migration.file,
+    ]);
     await client.query('COMMIT');
   } catch (err) {
     await client.query('ROLLBACK').catch(() => {});

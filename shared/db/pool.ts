@@ -3,7 +3,10 @@ import { AppError } from '../errors.ts';
 
 /** Everything that runs SQL takes this: the pool, or a client inside `inTransaction`. */
 export interface Queryable {
-  query<Row extends pg.QueryResultRow>(query: pg.QueryConfig | string, values?: unknown[]): Promise<pg.QueryResult<Row>>;
+  query<Row extends pg.QueryResultRow>(
+    query: pg.QueryConfig | string,
+    values?: unknown[],
+  ): Promise<pg.QueryResult<Row>>;
 }
 
 export type Db = pg.Pool;
@@ -38,7 +41,10 @@ export function createDb(options: { url: string; size: number; timeoutMs: number
  * Runs `work` in one transaction.
  * @throws AmbiguousCommitError when the connection died during COMMIT: it may or may not have happened.
  */
-export async function inTransaction<Value>(db: Db, work: (client: pg.PoolClient) => Promise<Value>): Promise<Value> {
+export async function inTransaction<Value>(
+  db: Db,
+  work: (client: pg.PoolClient) => Promise<Value>,
+): Promise<Value> {
   const client = await db.connect();
   let failure: Error | undefined;
   try {
@@ -56,7 +62,9 @@ export async function inTransaction<Value>(db: Db, work: (client: pg.PoolClient)
     await client.query('ROLLBACK').catch(() => {});
     throw err;
   } finally {
-    client.release(failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)));
+    client.release(
+      failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)),
+    );
   }
 }
 
@@ -84,7 +92,16 @@ export function isTransactionRetryable(err: unknown): boolean {
   return state.startsWith('40') || state === '55P03';
 }
 
-const networkErrors = new Set(['ECONNRESET', 'ECONNREFUSED', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EHOSTUNREACH', 'ENOENT', 'EAI_AGAIN']);
+const networkErrors = new Set([
+  'ECONNRESET',
+  'ECONNREFUSED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+  'ENOENT',
+  'EAI_AGAIN',
+]);
 
 /** The server is away, going away or unreachable (class 08, 57P0x, 53xxx, socket errors, pool and query timeouts). */
 export function isConnectionLost(err: unknown): boolean {
@@ -93,16 +110,27 @@ export function isConnectionLost(err: unknown): boolean {
   if (state !== undefined) return /^(08|57P|53)/.test(state);
   if ('code' in err && typeof err.code === 'string' && networkErrors.has(err.code)) return true;
   // pg reports these without a code.
-  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable/i.test(err.message);
+  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable/i.test(
+    err.message,
+  );
 }
 
 /** Turns "Postgres is away" into the 503 that the contract promises; passes everything else on. */
 export function toAppError(err: unknown): unknown {
-  if (err instanceof AmbiguousCommitError || isConnectionLost(err) || isTransactionRetryable(err) || sqlState(err) === '57014') {
-    return new AppError('unavailable', 'The database does not answer right now. Try again; nothing was accepted unless you were told so.', {
-      cause: err,
-      retryAfterSeconds: 2,
-    });
+  if (
+    err instanceof AmbiguousCommitError ||
+    isConnectionLost(err) ||
+    isTransactionRetryable(err) ||
+    sqlState(err) === '57014'
+  ) {
+    return new AppError(
+      'unavailable',
+      'The database does not answer right now. Try again; nothing was accepted unless you were told so.',
+      {
+        cause: err,
+        retryAfterSeconds: 2,
+      },
+    );
   }
   return err;
 }

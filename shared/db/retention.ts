@@ -19,9 +19,16 @@ export function purgeJobs(db: Db, limit: number): Promise<{ jobs: number; fileId
     );
     const ids = rows.map((row) => row.id);
     if (ids.length === 0) return { jobs: 0, fileIds: [] };
-    const files = await client.query<{ id: string }>('DELETE FROM files WHERE job_id = ANY($1) RETURNING id', [ids]);
-    for (const table of ['events', 'job_logs', 'attempts', 'effects']) await client.query(`DELETE FROM ${table} WHERE job_id = ANY($1)`, [ids]);
-    await client.query(`UPDATE jobs SET purged_at = now(), input = '{}', result = NULL, progress = NULL WHERE id = ANY($1)`, [ids]);
+    const files = await client.query<{ id: string }>(
+      'DELETE FROM files WHERE job_id = ANY($1) RETURNING id',
+      [ids],
+    );
+    for (const table of ['events', 'job_logs', 'attempts', 'effects'])
+      await client.query(`DELETE FROM ${table} WHERE job_id = ANY($1)`, [ids]);
+    await client.query(
+      `UPDATE jobs SET purged_at = now(), input = '{}', result = NULL, progress = NULL WHERE id = ANY($1)`,
+      [ids],
+    );
     return { jobs: ids.length, fileIds: files.rows.map((row) => row.id) };
   });
 }

@@ -106,4 +106,3 @@ async function findSettled(db: Db, run: RunEnd, cause: unknown): Promise<JobStat
   if (row?.is_mine === true) throw new AmbiguousCommitError(cause);
   return undefined;
 }
-

@@ -14,7 +14,11 @@ export async function readMemory(db: Queryable, { tenantId, task, key }: Place):
   return rows[0]?.value;
 }
 
-export async function writeMemory(db: Queryable, { tenantId, task, key }: Place, value: unknown): Promise<void> {
+export async function writeMemory(
+  db: Queryable,
+  { tenantId, task, key }: Place,
+  value: unknown,
+): Promise<void> {
   await db.query(
     `INSERT INTO task_memory (tenant_id, task, key, value) VALUES ($1, $2, $3, $4)
      ON CONFLICT (tenant_id, task, key) DO UPDATE SET value = excluded.value, updated_at = now()`,

@@ -62,9 +62,20 @@ SELECT (SELECT count(*) FROM renewed) = 1 AS is_alive,
 
 export async function renewLease(
   db: Queryable,
-  worker: { id: string; leaseMs: number; drain: Readonly<Record<string, number>>; memoryBytes: number; runs: readonly RunKey[] },
+  worker: {
+    id: string;
+    leaseMs: number;
+    drain: Readonly<Record<string, number>>;
+    memoryBytes: number;
+    runs: readonly RunKey[];
+  },
 ): Promise<Renewal> {
-  const { rows } = await db.query<{ is_alive: boolean; superseded: RunKey[]; cancelled: RunKey[]; unknown: RunKey[] }>({
+  const { rows } = await db.query<{
+    is_alive: boolean;
+    superseded: RunKey[];
+    cancelled: RunKey[];
+    unknown: RunKey[];
+  }>({
     name: 'renew-lease',
     text: renewSql,
     values: [
@@ -78,7 +89,12 @@ export async function renewLease(
   });
   const row = rows[0];
   if (row === undefined) throw new Error('The renewal of a lease answered no row.');
-  return { isAlive: row.is_alive, superseded: row.superseded, cancelled: row.cancelled, unknown: row.unknown };
+  return {
+    isAlive: row.is_alive,
+    superseded: row.superseded,
+    cancelled: row.cancelled,
+    unknown: row.unknown,
+  };
 }
 
 /** A worker that leaves in order: its lease ends now, so nobody waits for it. */
@@ -87,7 +103,9 @@ export async function removeWorker(db: Queryable, id: string): Promise<void> {
 }
 
 /** What the reaper must know of a task to judge a crash; undefined for tasks that this worker does not know. */
-export type CrashPolicy = (task: string) => { crashesMax: number; onCrash: 'retry' | 'fail'; backoff: Required<JobOptions>['backoff'] } | undefined;
+export type CrashPolicy = (
+  task: string,
+) => { crashesMax: number; onCrash: 'retry' | 'fail'; backoff: Required<JobOptions>['backoff'] } | undefined;
 
 interface StrandedRow {
   id: string;
@@ -106,7 +124,10 @@ interface StrandedRow {
  * lease, so that an outage of Postgres kills nobody.
  * @returns the jobs that were moved, with their new states.
  */
-export async function reapDeadWorkers(db: Db, policyOf: CrashPolicy): Promise<{ jobId: string; state: JobState }[]> {
+export async function reapDeadWorkers(
+  db: Db,
+  policyOf: CrashPolicy,
+): Promise<{ jobId: string; state: JobState }[]> {
   await db.query('UPDATE workers SET reaped_at = now() WHERE reaped_at IS NULL AND lease_until < now()');
   // Also finds runs whose worker's row is gone, so that no order of events can strand a job.
   const { rows } = await db.query<StrandedRow>(
@@ -117,9 +138,17 @@ export async function reapDeadWorkers(db: Db, policyOf: CrashPolicy): Promise<{ 
      LIMIT 500`,
   );
   if (rows.length === 0) return [];
-  const error: JobError = { code: 'crashed', message: 'The worker that ran the job died or was cut off.', retryable: true };
+  const error: JobError = {
+    code: 'crashed',
+    message: 'The worker that ran the job died or was cut off.',
+    retryable: true,
+  };
   const ends: RunEnd[] = rows.map((row) => {
-    const policy = policyOf(row.task) ?? { crashesMax: 3, onCrash: 'retry', backoff: { type: 'exponential', delayMs: 1_000, maxMs: 60_000 } };
+    const policy = policyOf(row.task) ?? {
+      crashesMax: 3,
+      onCrash: 'retry',
+      backoff: { type: 'exponential', delayMs: 1_000, maxMs: 60_000 },
+    };
     const settlement = settle(
       { type: 'crashed', error },
       {
@@ -146,7 +175,6 @@ export async function pruneWorkers(db: Queryable): Promise<number> {
   const { rowCount } = await db.query(`DELETE FROM workers WHERE reaped_at < now() - interval '1 day'`);
   return rowCount ?? 0;
 }
-
 
 /** Ids of workers that are not known to be dead. */
 export async function listLiveWorkers(db: Queryable): Promise<string[]> {

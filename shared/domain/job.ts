@@ -10,7 +10,16 @@
  *
  *   any state that is not final ──cancel──▶ cancelled          failed ──retry──▶ queued
  */
-export const jobStates = ['scheduled', 'blocked', 'queued', 'active', 'retrying', 'succeeded', 'failed', 'cancelled'] as const;
+export const jobStates = [
+  'scheduled',
+  'blocked',
+  'queued',
+  'active',
+  'retrying',
+  'succeeded',
+  'failed',
+  'cancelled',
+] as const;
 
 export type JobState = (typeof jobStates)[number];
 export type FinalJobState = 'succeeded' | 'failed' | 'cancelled';
@@ -61,7 +70,11 @@ export interface RunPolicy {
   readonly crashes: number;
   readonly crashesMax: number;
   readonly onCrash: 'retry' | 'fail';
-  readonly backoff: { readonly type: 'exponential' | 'fixed'; readonly delayMs: number; readonly maxMs: number };
+  readonly backoff: {
+    readonly type: 'exponential' | 'fixed';
+    readonly delayMs: number;
+    readonly maxMs: number;
+  };
   readonly isCancelRequested: boolean;
 }
 
@@ -84,14 +97,25 @@ export interface Settlement {
  * - Crashes use an attempt and are counted on their own, so that a poison job ends after `crashesMax` deaths.
  * - A snooze and an interruption use no attempt.
  */
-export function settle(outcome: RunOutcome, policy: RunPolicy, random: () => number = Math.random): Settlement {
-  const base = { attemptsUsed: policy.attemptsUsed, crashes: policy.crashes, delayMs: 0, outcome: outcome.type };
-  if (outcome.type === 'succeeded') return { ...base, state: 'succeeded', attemptsUsed: base.attemptsUsed + 1, error: undefined };
+export function settle(
+  outcome: RunOutcome,
+  policy: RunPolicy,
+  random: () => number = Math.random,
+): Settlement {
+  const base = {
+    attemptsUsed: policy.attemptsUsed,
+    crashes: policy.crashes,
+    delayMs: 0,
+    outcome: outcome.type,
+  };
+  if (outcome.type === 'succeeded')
+    return { ...base, state: 'succeeded', attemptsUsed: base.attemptsUsed + 1, error: undefined };
   if (outcome.type === 'cancelled' || policy.isCancelRequested) {
     return { ...base, state: 'cancelled', outcome: 'cancelled', error: undefined };
   }
   if (outcome.type === 'interrupted') return { ...base, state: 'queued', error: undefined };
-  if (outcome.type === 'snoozed') return { ...base, state: 'retrying', delayMs: outcome.delayMs, error: outcome.error };
+  if (outcome.type === 'snoozed')
+    return { ...base, state: 'retrying', delayMs: outcome.delayMs, error: outcome.error };
 
   const attemptsUsed = policy.attemptsUsed + 1;
   const crashes = policy.crashes + (outcome.type === 'crashed' ? 1 : 0);
@@ -101,7 +125,8 @@ export function settle(outcome: RunOutcome, policy: RunPolicy, random: () => num
     (outcome.type === 'crashed' && (policy.onCrash === 'fail' || crashes >= policy.crashesMax));
   if (isGivenUp) return { ...base, state: 'failed', attemptsUsed, crashes, error: outcome.error };
   // The first crash is most often a deploy or a lost machine: the job starts again at once.
-  const delayMs = outcome.type === 'crashed' && crashes === 1 ? 0 : backoffDelayMs(policy.backoff, attemptsUsed, random);
+  const delayMs =
+    outcome.type === 'crashed' && crashes === 1 ? 0 : backoffDelayMs(policy.backoff, attemptsUsed, random);
   return { ...base, state: 'retrying', attemptsUsed, crashes, delayMs, error: outcome.error };
 }
 
@@ -110,7 +135,11 @@ export function settle(outcome: RunOutcome, policy: RunPolicy, random: () => num
  * jobs that failed together do not come back together.
  * @param attempt the number of the attempt that failed, from 1.
  */
-export function backoffDelayMs(backoff: RunPolicy['backoff'], attempt: number, random: () => number = Math.random): number {
+export function backoffDelayMs(
+  backoff: RunPolicy['backoff'],
+  attempt: number,
+  random: () => number = Math.random,
+): number {
   const factor = backoff.type === 'exponential' ? 2 ** Math.min(attempt - 1, 40) : 1;
   const ceiling = Math.min(backoff.delayMs * factor, backoff.maxMs);
   return Math.round(random() * ceiling);

@@ -22,7 +22,9 @@ export function isStorable(text: string): boolean {
 
 /** Makes foreign text (messages of libraries, log lines) storable and short: no control characters but line feeds and tabs. */
 export function cleanText(text: string, lengthMax: number): string {
-  // oxlint-disable-next-line no-control-regex -- control characters are what is removed
-  const clean = text.slice(0, lengthMax * 2).toWellFormed().replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, '');
+  const clean = text
+    .slice(0, lengthMax * 2)
+    .toWellFormed()
+    .replace(/\p{Cc}/gu, (character) => (character === '\n' || character === '\t' ? character : ''));
   return clean.length <= lengthMax ? clean : `${clean.slice(0, lengthMax - 1).toWellFormed()}…`;
 }

@@ -80,7 +80,7 @@ export function defineTask<Input extends z.ZodType, Output extends z.ZodType>(
     ...given,
   };
   const problem = findProblem(task);
-  if (problem !== undefined) throw new TypeError(`Task "${String(task.name)}": ${problem}`);
+  if (problem !== undefined) throw new TypeError(`Task "${task.name}": ${problem}`);
   return Object.freeze(task);
 }
 

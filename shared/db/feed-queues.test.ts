@@ -1,0 +1,165 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createWorld, type World } from '#test/support/world.ts';
+import { createAcceptJobs, type NewJob } from './accept-jobs.ts';
+import { createClaimJobs } from './claim-jobs.ts';
+import { ensureQueues, feedQueues, listDispatched } from './feed-queues.ts';
+import { cancelJob } from './jobs.ts';
+import { createDb, type Db } from './pool.ts';
+import { registerWorker } from './workers.ts';
+import { uuidv7 } from '../ids.ts';
+
+let world: World;
+let db: Db;
+const workerId = uuidv7();
+
+beforeEach(async () => {
+  world = await createWorld();
+  db = createDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
+  await ensureQueues(db, ['q']);
+});
+afterEach(async () => {
+  await db.end();
+  await world.dispose();
+});
+
+/** One live worker with so many slots: the window of the queue. */
+const setWindow = (slots: number) =>
+  registerWorker(db, { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: slots } }, 60_000);
+
+function newJob(fields: Partial<NewJob> = {}): NewJob {
+  return {
+    id: uuidv7(),
+    tenantId: 'default',
+    task: 't',
+    queue: 'q',
+    priority: 0,
+    delayMs: 0,
+    runAt: null,
+    input: {},
+    options: {},
+    tags: [],
+    attemptsMax: 3,
+    retentionMs: 60_000,
+    traceparent: null,
+    inputFiles: [],
+    newFiles: [],
+    idempotency: null,
+    ...fields,
+  };
+}
+
+/** Accepts without dispatching: a full window of size 0 does not exist, so a paused queue keeps rows back. */
+async function acceptWaiting(jobs: readonly NewJob[]): Promise<string[]> {
+  await db.query(`UPDATE queues SET is_paused = true`);
+  const accepts = createAcceptJobs(db);
+  for (const job of jobs) await accepts.add(job);
+  await db.query(`UPDATE queues SET is_paused = false`);
+  return jobs.map((job) => job.id);
+}
+
+test('an idle queue dispatches with the acceptance, a queue with waiting rows does not', async () => {
+  const accepts = createAcceptJobs(db);
+  expect(await accepts.add(newJob())).toMatchObject({
+    type: 'accepted',
+    state: 'queued',
+    isDispatched: true,
+  });
+  await acceptWaiting([newJob()]);
+  expect(await accepts.add(newJob())).toMatchObject({ state: 'queued', isDispatched: false });
+});
+
+test('a group never dispatches more rows than its window has room for', async () => {
+  await db.query('UPDATE queues SET window_size = 3');
+  const accepts = createAcceptJobs(db);
+  const accepted = await Promise.all(Array.from({ length: 10 }, () => accepts.add(newJob())));
+  expect(accepted.filter((item) => item.type === 'accepted' && item.isDispatched)).toHaveLength(3);
+});
+
+test('tenants take turns, however many jobs one of them has', async () => {
+  await db.query(`INSERT INTO tenants (id) VALUES ('a'), ('b'), ('c')`);
+  const many = await acceptWaiting(Array.from({ length: 50 }, () => newJob({ tenantId: 'a' })));
+  const [first] = await acceptWaiting([newJob({ tenantId: 'b' })]);
+  const [second] = await acceptWaiting([newJob({ tenantId: 'c' })]);
+  await setWindow(6);
+  const { deliveries } = await feedQueues(db, ['q']);
+  const ids = deliveries.map((delivery) => delivery.jobId);
+  expect(ids).toContain(first);
+  expect(ids).toContain(second);
+  expect(ids.filter((id) => many.includes(id)).toSorted()).toEqual(many.slice(0, 2));
+});
+
+test('a higher priority goes first, but a minute of waiting outweighs one step', async () => {
+  await setWindow(2);
+  const [low, high, old] = await acceptWaiting([newJob(), newJob({ priority: 1 }), newJob()]);
+  await db.query(`UPDATE jobs SET rank_at = rank_at - interval '90 s' WHERE id = $1`, [old]);
+  const { deliveries } = await feedQueues(db, ['q']);
+  expect(deliveries.map((delivery) => delivery.jobId).toSorted()).toEqual([high ?? '', old ?? ''].toSorted());
+  expect(deliveries.map((delivery) => delivery.jobId)).not.toContain(low);
+});
+
+test('the window is never exceeded, and refills when deliveries are taken', async () => {
+  await setWindow(4);
+  await acceptWaiting(Array.from({ length: 10 }, () => newJob()));
+  const { deliveries } = await feedQueues(db, ['q']);
+  expect(deliveries).toHaveLength(4);
+  expect((await feedQueues(db, ['q'])).deliveries).toHaveLength(0);
+  const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
+  await Promise.all(deliveries.slice(0, 3).map((delivery) => claims.add(delivery)));
+  expect((await feedQueues(db, ['q'])).deliveries).toHaveLength(3);
+  expect(await listDispatched(db, ['q'])).toHaveLength(4);
+});
+
+test('a job for later becomes queued when its time has come, by the clock of the database', async () => {
+  await setWindow(4);
+  const accepts = createAcceptJobs(db);
+  const job = newJob({ delayMs: 3_600_000 });
+  expect(await accepts.add(job)).toMatchObject({ state: 'scheduled', isDispatched: false });
+  const before = await feedQueues(db, ['q']);
+  expect(before.deliveries).toEqual([]);
+  expect(before.nextDueMs).toBeGreaterThan(3_500_000);
+  await db.query(`UPDATE jobs SET run_at = now() - interval '1 s' WHERE id = $1`, [job.id]);
+  expect((await feedQueues(db, ['q'])).deliveries).toMatchObject([{ jobId: job.id }]);
+});
+
+test('two feeders at once pick no row twice', async () => {
+  await setWindow(100);
+  await acceptWaiting(Array.from({ length: 100 }, () => newJob()));
+  const rounds = await Promise.all([1, 2, 3, 4].map(() => feedQueues(db, ['q'])));
+  const ids = rounds.flatMap((round) => round.deliveries.map((delivery) => delivery.jobId));
+  expect(new Set(ids).size).toBe(ids.length);
+  expect(ids.length).toBe(100);
+});
+
+test('a paused queue is not fed', async () => {
+  await setWindow(4);
+  await acceptWaiting([newJob()]);
+  await db.query('UPDATE queues SET is_paused = true');
+  expect((await feedQueues(db, ['q'])).deliveries).toEqual([]);
+});
+
+test('a claim takes a job once, under the fence that the delivery names, and never a cancelled one', async () => {
+  await setWindow(4);
+  const accepts = createAcceptJobs(db);
+  const [job, cancelled] = [newJob(), newJob()];
+  await Promise.all([accepts.add(job), accepts.add(cancelled)]);
+  await cancelJob(db, 'default', cancelled.id, null);
+  const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
+  const answers = await Promise.all([
+    claims.add({ jobId: job.id, fence: 5 }),
+    claims.add({ jobId: job.id, fence: 0 }),
+    claims.add({ jobId: job.id, fence: 0 }),
+    claims.add({ jobId: cancelled.id, fence: 0 }),
+    claims.add({ jobId: uuidv7(), fence: 0 }),
+  ]);
+  expect(answers.map((answer) => answer?.fence)).toEqual([undefined, 1, undefined, undefined, undefined]);
+});
+
+test('a worker that does not know the task puts the job back for a newer one, without using an attempt', async () => {
+  await setWindow(4);
+  const job = newJob({ task: 'newer' });
+  await createAcceptJobs(db).add(job);
+  const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
+  expect(await claims.add({ jobId: job.id, fence: 0 })).toBeUndefined();
+  const { rows } = await db.query('SELECT state, fence, attempts_used FROM jobs WHERE id = $1', [job.id]);
+  expect(rows).toEqual([{ state: 'scheduled', fence: 1, attempts_used: 0 }]);
+});

@@ -1,0 +1,80 @@
+import { expect, test } from 'vitest';
+import { createGroupCommit } from './group-commit.ts';
+
+function sqlError(code: string): Error {
+  return Object.assign(new Error(`SQLSTATE ${code}`), { code });
+}
+
+const noRecovery = (_item: unknown, err: unknown) => Promise.reject(err);
+
+test('what arrives while a flush is in flight goes together with the next one', async () => {
+  const flushed: number[][] = [];
+  let release = () => {};
+  const group = createGroupCommit<number, number>({
+    recover: noRecovery,
+    async flush(items) {
+      flushed.push([...items]);
+      if (flushed.length === 1) await new Promise<void>((resolve) => (release = resolve));
+      return items.map((item) => item * 10);
+    },
+  });
+  const first = group.add(1);
+  await new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  const others = [group.add(2), group.add(3), group.add(4)];
+  release();
+  expect(await Promise.all([first, ...others])).toEqual([10, 20, 30, 40]);
+  expect(flushed).toEqual([[1], [2, 3, 4]]);
+});
+
+test('one bad row fails alone, and every other row of its group is written', async () => {
+  const written: number[] = [];
+  const group = createGroupCommit<number, string>({
+    recover: noRecovery,
+    flush(items) {
+      if (items.includes(13)) return Promise.reject(sqlError('22P05'));
+      written.push(...items);
+      return Promise.resolve(items.map(String));
+    },
+  });
+  const results = await Promise.allSettled([11, 12, 13, 14, 15].map((item) => group.add(item)));
+  expect(results.map((result) => result.status)).toEqual([
+    'fulfilled',
+    'fulfilled',
+    'rejected',
+    'fulfilled',
+    'fulfilled',
+  ]);
+  expect(new Set(written)).toEqual(new Set([11, 12, 14, 15]));
+});
+
+test('a deadlock is tried again', async () => {
+  let tries = 0;
+  const group = createGroupCommit<number, number>({
+    recover: noRecovery,
+    flush(items) {
+      tries += 1;
+      return tries < 3 ? Promise.reject(sqlError('40P01')) : Promise.resolve([...items]);
+    },
+  });
+  expect(await group.add(7)).toBe(7);
+  expect(tries).toBe(3);
+});
+
+test('after a lost connection every row is asked for, and only those that are not there fail', async () => {
+  const group = createGroupCommit<number, string>({
+    flush: () => Promise.reject(sqlError('57P01')),
+    recover: (item, err) => (item === 1 ? Promise.resolve('was committed') : Promise.reject(err)),
+  });
+  const results = await Promise.allSettled([group.add(1), group.add(2)]);
+  expect(results).toMatchObject([{ status: 'fulfilled', value: 'was committed' }, { status: 'rejected' }]);
+});
+
+test('more than may wait is refused, instead of filling the memory', async () => {
+  const group = createGroupCommit<number, number>({
+    recover: noRecovery,
+    flush: (items) => Promise.resolve([...items]),
+    pendingMax: 2,
+  });
+  const results = await Promise.allSettled([group.add(1), group.add(2), group.add(3)]);
+  expect(results.map((result) => result.status)).toEqual(['fulfilled', 'fulfilled', 'rejected']);
+});
