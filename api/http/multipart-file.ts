@@ -6,14 +6,13 @@ const bufferBytes = 256 * 1024;
 /** One file of a form, between the parser that finds its bytes and the reader that stores them. */
 export interface FileBuffer {
   readonly stream: Readable;
-  push(chunk: Buffer): void;
-  end(): void;
   fail(error: unknown): void;
   /** Resolves when the reader has caught up, or will read no more. */
   waitForRoom(): Promise<void>;
 }
 
-export function createFileBuffer(): FileBuffer {
+/** Takes everything from `part` as it comes: the parser is held back by `waitForRoom`, not by the part. */
+export function createFileBuffer(part: Readable): FileBuffer {
   let isEnded = false;
   let wake = (): void => {};
   const stream = new Readable({
@@ -27,23 +26,27 @@ export function createFileBuffer(): FileBuffer {
   // A failure before the reader listens is not lost: reading a failed stream throws its error.
   stream.on('error', () => {});
 
+  part.on('data', (chunk: Buffer) => {
+    stream.push(chunk);
+    wake();
+  });
+  part.on('end', () => {
+    isEnded = true;
+    stream.push(null);
+    wake();
+  });
+
+  // The part hands on what it holds in its next tick, which may be later than the next chunk of the body.
+  const isFull = (): boolean =>
+    !isEnded && !stream.destroyed && stream.readableLength + part.readableLength >= bufferBytes;
+
   return {
     stream,
-    push(chunk) {
-      stream.push(chunk);
-    },
-    end() {
-      isEnded = true;
-      stream.push(null);
-      wake();
-    },
     fail(error) {
       if (!isEnded) stream.destroy(error instanceof Error ? error : new Error(String(error)));
     },
     async waitForRoom() {
-      while (!isEnded && !stream.destroyed && stream.readableLength >= bufferBytes) {
-        await new Promise<void>((resolve) => (wake = resolve));
-      }
+      while (isFull()) await new Promise<void>((resolve) => (wake = resolve));
     },
   };
 }

@@ -73,10 +73,8 @@ export async function readMultipart<Stored>(
     if (files.length === limits.filesMax) {
       throw tooLarge(`The form has more than ${limits.filesMax} files (WINDLASS_FILES_PER_REQUEST_MAX).`);
     }
-    const buffer = createFileBuffer();
+    const buffer = createFileBuffer(part);
     current = buffer;
-    part.on('data', (chunk: Buffer) => buffer.push(chunk));
-    part.on('end', () => buffer.end());
     const stored = onFile({ ...file, stream: buffer.stream });
     stored.then(() => buffer.stream.resume(), fail);
     files.push(stored);
@@ -132,8 +130,10 @@ export async function readMultipart<Stored>(
   const parsed = Promise.withResolvers<void>();
   parser.on('part', (part) => attempt(() => startPart(part)));
   parser.on('finish', parsed.resolve);
-  parser.on('error', () => parsed.reject(malformed('The body ends before its closing boundary.')));
-  parsed.promise.catch(() => {});
+  parser.on('error', () => {
+    fail(malformed('The body ends before its closing boundary.'));
+    parsed.resolve();
+  });
 
   try {
     for await (const chunk of body as AsyncIterable<Buffer>) {
@@ -156,9 +156,9 @@ export async function readMultipart<Stored>(
 function createParser(boundary: string): Dicer {
   const config: Dicer.Config & { maxHeaderSize: number; partHwm: number } = {
     boundary,
-    // One more than allowed of each, so that it shows when something was cut off.
+    // More than allowed, so that it shows when something was cut off.
     maxHeaderPairs: headerPairsMax + 1,
-    maxHeaderSize: headerBytesMax + 1,
+    maxHeaderSize: headerBytesMax + 1024,
     partHwm: Number.MAX_SAFE_INTEGER,
   };
   return new Dicer(config);
