@@ -1,0 +1,42 @@
+import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
+import type { Db } from '#shared/db/pool.ts';
+import { uuidv7 } from '#shared/ids.ts';
+
+/**
+ * Jobs in the database as the api would have made them, without the api: none has a delivery yet. Made by the same
+ * statement, so that a change to it cannot leave the benchmark behind.
+ */
+export async function insertWaitingJobs(
+  db: Db,
+  options: { task: string; queue: string; count: number; input?: unknown; inputFiles?: readonly string[] },
+): Promise<void> {
+  const { task, queue, count, input = { n: 1 }, inputFiles = [] } = options;
+  await db.query('INSERT INTO queues (name) VALUES ($1) ON CONFLICT DO NOTHING', [queue]);
+  const accepts = createAcceptJobs(db);
+  for (let added = 0; added < count; added += 5_000) {
+    await Promise.all(
+      Array.from({ length: Math.min(5_000, count - added) }, () =>
+        accepts.add({
+          id: uuidv7(),
+          tenantId: 'default',
+          task,
+          queue,
+          priority: 0,
+          delayMs: 0,
+          runAt: null,
+          input,
+          options: {},
+          tags: [],
+          attemptsMax: 3,
+          retentionMs: 86_400_000,
+          traceparent: null,
+          inputFiles,
+          newFiles: [],
+          idempotency: null,
+        }),
+      ),
+    );
+  }
+  // What this process would have added to Redis at once waits for the feeder like the rest.
+  await db.query('UPDATE jobs SET dispatched_at = NULL WHERE dispatched_at IS NOT NULL');
+}

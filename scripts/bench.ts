@@ -1,0 +1,44 @@
+/**
+ * `npm run bench [-- names of measures] [--quick]`: measures the service on this machine, each figure beside a reference
+ * of the same minute. Results of a full run are written to bench/results/.
+ */
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { measures } from '../bench/measures/index.ts';
+import type { Figure } from '../bench/measure.ts';
+import { renderTable, writeReport } from '../bench/report.ts';
+import { startServers } from '../bench/servers.ts';
+
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { quick: { type: 'boolean', default: false } },
+});
+const unknown = positionals.filter((name) => !measures.some((measure) => measure.name === name));
+if (unknown.length > 0) {
+  process.stderr.write(
+    `There is no measure ${unknown.join(', ')}. Known: ${measures.map((measure) => measure.name).join(', ')}.\n`,
+  );
+  process.exit(1);
+}
+const chosen = measures.filter((measure) => positionals.length === 0 || positionals.includes(measure.name));
+const log = (line: string) => void process.stderr.write(`${line}\n`);
+
+const servers = await startServers();
+// Ctrl-C leaves no server and no directory behind.
+process.once('SIGINT', () => void servers.stop().finally(() => process.exit(130)));
+const figures: Figure[] = [];
+try {
+  for (const measure of chosen) figures.push(...(await measure.run({ servers, isQuick: values.quick, log })));
+} finally {
+  await servers.stop();
+}
+process.stdout.write(`${renderTable(figures)}\n`);
+if (chosen.length === measures.length && !values.quick) {
+  const file = writeReport(fileURLToPath(new URL('../bench/results/', import.meta.url)), {
+    date: new Date().toISOString().slice(0, 10),
+    isQuick: values.quick,
+    versions: { node: process.versions.node, ...servers.versions },
+    figures,
+  });
+  log(`written: ${file}`);
+}
