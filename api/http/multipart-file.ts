@@ -13,11 +13,11 @@ export interface FileBuffer {
 
 /** Takes everything from `part` as it comes: the parser is held back by `waitForRoom`, not by the part. */
 export function createFileBuffer(part: Readable): FileBuffer {
-  let isEnded = false;
   let wake = (): void => {};
   const stream = new Readable({
     highWaterMark: bufferBytes,
     read: () => wake(),
+    // Also when all of it was read.
     destroy(err, done) {
       wake();
       done(err);
@@ -26,24 +26,17 @@ export function createFileBuffer(part: Readable): FileBuffer {
   // A failure before the reader listens is not lost: reading a failed stream throws its error.
   stream.on('error', () => {});
 
-  part.on('data', (chunk: Buffer) => {
-    stream.push(chunk);
-    wake();
-  });
-  part.on('end', () => {
-    isEnded = true;
-    stream.push(null);
-    wake();
-  });
+  part.on('data', (chunk: Buffer) => void stream.push(chunk));
+  part.on('end', () => void stream.push(null));
 
   // The part hands on what it holds in its next tick, which may be later than the next chunk of the body.
   const isFull = (): boolean =>
-    !isEnded && !stream.destroyed && stream.readableLength + part.readableLength >= bufferBytes;
+    !stream.destroyed && stream.readableLength + part.readableLength >= bufferBytes;
 
   return {
     stream,
     fail(error) {
-      if (!isEnded) stream.destroy(error instanceof Error ? error : new Error(String(error)));
+      stream.destroy(error instanceof Error ? error : new Error(String(error)));
     },
     async waitForRoom() {
       while (isFull()) await new Promise<void>((resolve) => (wake = resolve));

@@ -467,10 +467,46 @@ describe('when something breaks off', () => {
       isSettled = true;
     };
     const failed = refusalOf(readWith(onFile, `${formOf([file('a', 'abc')]).slice(0, -8)}\r\n--b\r\nbroken`));
+    let isThrown = false;
+    void failed.finally(() => (isThrown = true));
     for (let i = 0; i < 20; i += 1) await setImmediate();
+    expect(isThrown).toBe(false);
     gate.resolve();
     expect(await failed).toMatchObject({ code: 'invalid-multipart' });
     expect(isSettled).toBe(true);
+  });
+
+  test('after the first thing that is wrong no further file is begun', async () => {
+    let begun = 0;
+    const onFile = async (part: FilePart): Promise<void> => {
+      begun += 1;
+      await skip(part);
+    };
+    const body = formOf([file('a', 'x'), field('a[b]', 'x'), file('b', 'x'), file('c', 'x')]);
+    expect(await refusalOf(readWith(onFile, body))).toMatchObject({ code: 'invalid-multipart' });
+    expect(begun).toBe(1);
+  });
+
+  test('a reader that fails while the client is held back ends the request', async () => {
+    const failure = new AppError('storage-full', 'full');
+    const onFile = async ({ stream }: FilePart): Promise<never> => {
+      // The buffer fills, then nothing is read any more.
+      while (stream.readableLength < 256 * 1024) await setImmediate();
+      for (let i = 0; i < 20; i += 1) await setImmediate();
+      stream.destroy();
+      throw failure;
+    };
+    const body = Buffer.from(formOf([file('a', 'x'.repeat(4_000_000))]));
+    await expect(readWith(onFile, body, { size: 65_536 })).rejects.toBe(failure);
+  });
+
+  test('a file that comes whole in one large piece is read', async () => {
+    const onFile = async ({ stream }: FilePart): Promise<number> => {
+      for (let i = 0; i < 20; i += 1) await setImmediate();
+      return (await buffer(stream)).length;
+    };
+    const form = await readWith(onFile, formOf([file('a', 'x'.repeat(900_000)), field('task', 'x')]));
+    expect(form).toEqual({ files: [900_000], fields: new Map([['task', 'x']]) });
   });
 
   test('a file that its reader leaves unread is skipped', async () => {
