@@ -67,7 +67,8 @@ const queueName = /^[a-z][a-z0-9-]{0,62}$/;
  * @throws TypeError when the definition contradicts itself; the message names the task and the field.
  */
 export function defineTask<Input extends z.ZodType, Output extends z.ZodType>(
-  given: Omit<TaskDefinition<Input, Output>, Defaulted> & Partial<Pick<TaskDefinition<Input, Output>, Defaulted>>,
+  given: Omit<TaskDefinition<Input, Output>, Defaulted> &
+    Partial<Pick<TaskDefinition<Input, Output>, Defaulted>>,
 ): TaskDefinition<Input, Output> {
   const task: TaskDefinition<Input, Output> = {
     queue: 'default',

@@ -7,7 +7,10 @@ type Schema = boolean | { readonly [key: string]: unknown };
  * Finds the file ids in a value by its schema: everything that the schema declares with `fileRef()`.
  * @returns a function from a parsed value to the ids in it with their JSON Pointers.
  */
-export function createFileRefFinder(type: z.ZodType, io: 'input' | 'output'): (value: unknown) => { id: string; pointer: string }[] {
+export function createFileRefFinder(
+  type: z.ZodType,
+  io: 'input' | 'output',
+): (value: unknown) => { id: string; pointer: string }[] {
   const schema = z.toJSONSchema(type, { io, unrepresentable: 'any' }) as Schema;
   if (!JSON.stringify(schema).includes(fileRefMark)) return () => [];
   return (value) => {
@@ -17,20 +20,28 @@ export function createFileRefFinder(type: z.ZodType, io: 'input' | 'output'): (v
   };
 }
 
-function collect(root: Schema, schema: unknown, value: unknown, pointer: string, found: Map<string, { id: string; pointer: string }>): void {
+function collect(
+  root: Schema,
+  schema: unknown,
+  value: unknown,
+  pointer: string,
+  found: Map<string, { id: string; pointer: string }>,
+): void {
   if (typeof schema !== 'object' || schema === null || value === undefined || value === null) return;
   const node = schema as { readonly [key: string]: unknown };
   if (node[fileRefMark] === true) {
     if (typeof value === 'string' && !found.has(value)) found.set(value, { id: value, pointer });
     return;
   }
-  if (typeof node['$ref'] === 'string') collect(root, resolvePointer(root, node['$ref']), value, pointer, found);
+  if (typeof node['$ref'] === 'string')
+    collect(root, resolvePointer(root, node['$ref']), value, pointer, found);
   for (const keyword of ['anyOf', 'oneOf', 'allOf']) {
     for (const branch of asArray(node[keyword])) collect(root, branch, value, pointer, found);
   }
   if (Array.isArray(value)) {
     const prefix = asArray(node['prefixItems']);
-    for (const [index, item] of value.entries()) collect(root, prefix[index] ?? node['items'], item, `${pointer}/${index}`, found);
+    for (const [index, item] of value.entries())
+      collect(root, prefix[index] ?? node['items'], item, `${pointer}/${index}`, found);
   } else if (typeof value === 'object') {
     const properties = (node['properties'] ?? {}) as { readonly [key: string]: unknown };
     for (const [key, item] of Object.entries(value)) {

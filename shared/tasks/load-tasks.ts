@@ -32,7 +32,8 @@ export function registerTaskImports(): void {
   registerHooks({
     resolve(specifier, context, nextResolve) {
       if (specifier === 'windlass/task') return { url: taskUrl, shortCircuit: true };
-      if (specifier === 'windlass/testing') return { url: new URL('./testing.ts', import.meta.url).href, shortCircuit: true };
+      if (specifier === 'windlass/testing')
+        return { url: new URL('./testing.ts', import.meta.url).href, shortCircuit: true };
       if (specifier === 'zod') return { url: zodUrl, shortCircuit: true };
       return nextResolve(specifier, context);
     },
@@ -44,7 +45,10 @@ export function registerTaskImports(): void {
  * @throws TaskLoadError that names the file: missing `task.ts` or `handler.ts`, no `task` export, a bad
  *   definition, or a name that exists already.
  */
-export async function loadTasks(builtIn: readonly TaskDefinition[], dir?: string): Promise<Map<string, LoadedTask>> {
+export async function loadTasks(
+  builtIn: readonly TaskDefinition[],
+  dir?: string,
+): Promise<Map<string, LoadedTask>> {
   const tasks = new Map<string, LoadedTask>();
   for (const definition of builtIn) tasks.set(definition.name, { definition, handlerUrl: undefined });
   if (dir === undefined) return tasks;
@@ -55,11 +59,16 @@ export async function loadTasks(builtIn: readonly TaskDefinition[], dir?: string
     const taskFile = join(root, folder, 'task.ts');
     const handlerFile = join(root, folder, 'handler.ts');
     for (const file of [taskFile, handlerFile]) {
-      if (!existsSync(file)) throw new TaskLoadError(`${file} is missing. A task is a folder with task.ts and handler.ts (docs/first-task.md).`);
+      if (!existsSync(file))
+        throw new TaskLoadError(
+          `${file} is missing. A task is a folder with task.ts and handler.ts (docs/first-task.md).`,
+        );
     }
     const definition = await importDefinition(taskFile);
     if (tasks.has(definition.name)) {
-      throw new TaskLoadError(`${taskFile} defines "${definition.name}", which exists already. Choose another name.`);
+      throw new TaskLoadError(
+        `${taskFile} defines "${definition.name}", which exists already. Choose another name.`,
+      );
     }
     tasks.set(definition.name, { definition, handlerUrl: pathToFileURL(handlerFile).href });
   }
@@ -70,11 +79,19 @@ function listFolders(root: string): string[] {
   try {
     const entries = readdirSync(root, { withFileTypes: true });
     return entries
-      .filter((entry) => (entry.isDirectory() || entry.isSymbolicLink()) && !entry.name.startsWith('.') && entry.name !== 'node_modules')
+      .filter(
+        (entry) =>
+          (entry.isDirectory() || entry.isSymbolicLink()) &&
+          !entry.name.startsWith('.') &&
+          entry.name !== 'node_modules',
+      )
       .map((entry) => entry.name)
       .toSorted();
   } catch (err) {
-    throw new TaskLoadError(`WINDLASS_TASKS_DIR=${root} cannot be read: ${err instanceof Error ? err.message : String(err)}`, { cause: err });
+    throw new TaskLoadError(
+      `WINDLASS_TASKS_DIR=${root} cannot be read: ${err instanceof Error ? err.message : String(err)}`,
+      { cause: err },
+    );
   }
 }
 
@@ -83,10 +100,18 @@ async function importDefinition(file: string): Promise<TaskDefinition> {
   try {
     module = await import(pathToFileURL(file).href);
   } catch (err) {
-    throw new TaskLoadError(`${file} cannot be loaded: ${err instanceof Error ? err.message : String(err)}`, { cause: err });
+    throw new TaskLoadError(`${file} cannot be loaded: ${err instanceof Error ? err.message : String(err)}`, {
+      cause: err,
+    });
   }
   const { task } = module;
-  if (typeof task !== 'object' || task === null || !('name' in task) || !('input' in task) || !('output' in task)) {
+  if (
+    typeof task !== 'object' ||
+    task === null ||
+    !('name' in task) ||
+    !('input' in task) ||
+    !('output' in task)
+  ) {
     throw new TaskLoadError(`${file} has no export named "task" made by defineTask({…}).`);
   }
   // defineTask has checked the definition when the module was loaded; the shape test above tells it from other objects.
