@@ -5,6 +5,7 @@ import type { Metadata } from 'sharp';
 import { countJpegScans } from './count-jpeg-scans.ts';
 import { damagedError } from './damaged-error.ts';
 import { describeBytes } from './describe-bytes.ts';
+import { isGifComplete } from './is-gif-complete.ts';
 
 export interface Source {
   readonly path: string;
@@ -48,6 +49,8 @@ export async function readSource(file: InputFile): Promise<Source> {
         `at most ${megapixels(animationPixelsMax)} are allowed.`,
     );
   }
+  if (format === 'gif' && !(await isGifComplete(file.path)))
+    throw damagedError(file, 'the file ends too early');
   if (format === 'jpeg' && metadata.isProgressive) {
     const scans = await countJpegScans(file.path, jpegScansMax);
     if (scans > jpegScansMax) {
@@ -93,5 +96,5 @@ async function notAnImage(file: InputFile): Promise<InvalidInputError> {
 }
 
 function megapixels(pixels: number): string {
-  return `${(pixels / 1_000_000).toFixed(pixels < 100_000_000 ? 1 : 0)} megapixels`;
+  return `${Number((pixels / 1_000_000).toPrecision(3))} megapixels`;
 }

@@ -5,7 +5,7 @@ import { damagedError } from './damaged-error.ts';
 import { decodeHeic } from './decode-heic.ts';
 import { encoders, type EncodeOptions } from './encoders.ts';
 import { animationPixelsMax, type Source } from './read-source.ts';
-import type { SizeRequest } from './target-size.ts';
+import { effectiveFit, type SizeRequest } from './target-size.ts';
 
 export interface RenderRequest extends SizeRequest, EncodeOptions {
   readonly format: keyof typeof encoders;
@@ -74,7 +74,7 @@ async function openImage(
 function resize(image: Sharp, source: Source, request: RenderRequest): Sharp {
   const background = backgroundColour(request);
   const options: ResizeOptions = {
-    fit: request.fit,
+    fit: effectiveFit(request),
     position: request.position,
     background,
     withoutEnlargement: request.withoutEnlargement,

@@ -11,22 +11,29 @@ export interface SizeRequest {
   readonly withoutEnlargement: boolean;
 }
 
-/** The size that sharp will give an upright `source`, give or take a pixel of rounding. */
+/** The size that sharp will give an upright `source` for `effectiveFit`, give or take a pixel of rounding. */
 export function targetSize(source: Size, request: SizeRequest): Size {
-  const wide = request.width === undefined ? undefined : request.width / source.width;
-  const high = request.height === undefined ? undefined : request.height / source.height;
+  const { width, height } = request;
+  if (width === undefined && height === undefined) return source;
+  const wide = width === undefined ? Number.POSITIVE_INFINITY : width / source.width;
+  const high = height === undefined ? Number.POSITIVE_INFINITY : height / source.height;
   const cap = request.withoutEnlargement ? 1 : Number.POSITIVE_INFINITY;
-
-  if (wide === undefined && high === undefined) return source;
-  if (request.fit === 'fill') return scale(source, Math.min(wide ?? 1, cap), Math.min(high ?? 1, cap));
-  if (wide === undefined || high === undefined) {
-    const factor = Math.min(wide ?? high ?? 1, cap);
-    return scale(source, factor, factor);
+  switch (effectiveFit(request)) {
+    case 'inside':
+      return scale(source, Math.min(wide, high, cap), Math.min(wide, high, cap));
+    case 'outside':
+      return scale(source, Math.min(Math.max(wide, high), cap), Math.min(Math.max(wide, high), cap));
+    case 'contain':
+      return scale(source, wide, high);
+    case 'cover':
+    case 'fill':
+      return scale(source, Math.min(wide, cap), Math.min(high, cap));
   }
-  if (request.fit === 'contain') return { width: request.width ?? 1, height: request.height ?? 1 };
-  if (request.fit === 'cover') return scale(source, Math.min(wide, cap), Math.min(high, cap));
-  const factor = Math.min(request.fit === 'inside' ? Math.min(wide, high) : Math.max(wide, high), cap);
-  return scale(source, factor, factor);
+}
+
+/** With one side given the other follows, whatever the fit; sharp would add borders or distort for some. */
+export function effectiveFit({ width, height, fit }: SizeRequest): SizeRequest['fit'] {
+  return width === undefined || height === undefined ? 'inside' : fit;
 }
 
 function scale(source: Size, wide: number, high: number): Size {
