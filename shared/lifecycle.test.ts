@@ -63,6 +63,17 @@ test('a step that throws does not keep the others from running, and the exit cod
   expect(await run.end()).toEqual({ said: ['first'], exitCode: 1 });
 });
 
+test('one signal that arrives twice, as from the terminal and from npm, counts once', async () => {
+  const run = start(`
+    lifecycle.onStop('api', async () => { await turn(); say('api'); });
+    // Emitted, because the system would merge two signals that arrive at the same time.
+    process.once('message', () => { process.emit('SIGINT', 'SIGINT'); process.emit('SIGINT', 'SIGINT'); });
+  `);
+  await run.ready();
+  run.child.send('go');
+  expect(await run.end()).toEqual({ said: ['api'], exitCode: 0 });
+});
+
 test('a second signal ends the process at once', async () => {
   const run = start(`
     lifecycle.onStop('last', () => say('last'));
@@ -71,8 +82,10 @@ test('a second signal ends the process at once', async () => {
   await run.ready();
   run.child.kill('SIGTERM');
   await waitFor(() => (run.said().includes('stuck') ? true : undefined), { what: 'the first step' });
-  run.child.kill('SIGINT');
+  // Repeated, because right after the first it counts as an echo of it.
+  const again = setInterval(() => run.child.kill('SIGINT'), 50);
   expect(await run.end()).toEqual({ said: ['stuck'], exitCode: 130 });
+  clearInterval(again);
 });
 
 test('it stops in order when the process that started it is gone', async () => {

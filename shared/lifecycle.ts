@@ -36,6 +36,9 @@ export interface LifecycleOptions {
 /** How long a step may go on after the deadline was reached, before it is left behind. */
 const afterDeadlineMs = 1_000;
 
+/** One Ctrl-C may arrive several times: from the terminal, and passed on by npm. */
+const echoMs = 300;
+
 /** SIGHUP: the terminal was closed. Node dies of it unless it is handled, `nohup` or not. */
 const signals = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
@@ -75,12 +78,15 @@ export function createLifecycle({ log, deadlineMs }: LifecycleOptions): Lifecycl
     begin(message);
   };
 
+  let firstSignalAt = Number.POSITIVE_INFINITY;
   for (const signal of signals) {
     process.on(signal, () => {
       if (!stopping.signal.aborted) {
+        firstSignalAt = performance.now();
         begin(signal);
         return;
       }
+      if (performance.now() - firstSignalAt < echoMs) return;
       log.warn({ signal }, 'second signal: leaving at once');
       process.exit(128 + constants.signals[signal]);
     });

@@ -11,6 +11,18 @@ export function createLogger(options: { service: string; level: string }): Logge
     level: options.level,
     base: { service: options.service, pid: process.pid },
     timestamp: pino.stdTimeFunctions.isoTime,
-    redact: { paths: ['authorization', '*.authorization', 'cookie', '*.cookie', 'key', '*.key', 'password', '*.password'], censor: '[redacted]' },
+    redact: {
+      paths: [
+        'authorization',
+        '*.authorization',
+        'cookie',
+        '*.cookie',
+        'key',
+        '*.key',
+        'password',
+        '*.password',
+      ],
+      censor: '[redacted]',
+    },
   });
 }

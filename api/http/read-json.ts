@@ -17,7 +17,7 @@ export function createReadJson(config: Config): ReadJson {
       );
     }
     await new Promise<void>((resolve, reject) => {
-      parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err as Error)));
+      parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err)));
     });
     if (req.body === undefined)
       throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');

@@ -17,12 +17,18 @@ const common: RedisOptions = {
   socketTimeout: socketTimeoutMs,
   retryStrategy: (times) => Math.min(50 * 2 ** times, 2_000),
   // After a fail-over the old primary answers READONLY: without this a worker spins at thousands of errors a second.
-  reconnectOnError: (err) => (err.message.startsWith('READONLY') ? 2 : /^(LOADING|MASTERDOWN)/.test(err.message) ? 1 : false),
+  reconnectOnError: (err) =>
+    err.message.startsWith('READONLY') ? 2 : /^(LOADING|MASTERDOWN)/.test(err.message) ? 1 : false,
 };
 
 /** For adding deliveries and publishing: fails at once when Redis is away, because Postgres has the job already. */
 export function createProducerConnection(url: string, log: Logger): Redis {
-  const redis = new Redis(url, { ...common, enableOfflineQueue: false, maxRetriesPerRequest: 1, commandTimeout: 2_000 });
+  const redis = new Redis(url, {
+    ...common,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 1,
+    commandTimeout: 2_000,
+  });
   return watch(redis, 'producer', log);
 }
 
@@ -33,7 +39,11 @@ export function createConsumerConnection(url: string, log: Logger): Redis {
 
 /** For subscriptions: re-subscribes by itself after every reconnect. */
 export function createSubscriberConnection(url: string, log: Logger): Redis {
-  return watch(new Redis(url, { ...common, maxRetriesPerRequest: null, autoResubscribe: true }), 'subscriber', log);
+  return watch(
+    new Redis(url, { ...common, maxRetriesPerRequest: null, autoResubscribe: true }),
+    'subscriber',
+    log,
+  );
 }
 
 /** One line when Redis goes and one when it is back, not one per failed retry; and a PING so that silence means death. */

@@ -45,7 +45,12 @@ export function createDeliveries(options: { redis: Redis; prefix: string; log: L
     const known = queues.get(name);
     if (known !== undefined) return known;
     if (redis.status !== 'ready') throw new Error(`Redis is ${redis.status}.`);
-    const queue = new Queue(name, { connection: redis, prefix, skipVersionCheck: true, streams: { events: { maxLen: 100 } } });
+    const queue = new Queue(name, {
+      connection: redis,
+      prefix,
+      skipVersionCheck: true,
+      streams: { events: { maxLen: 100 } },
+    });
     queue.on('error', (err) => log.debug({ queue: name, err: err.message }, 'queue error'));
     queues.set(name, queue);
     try {
@@ -73,7 +78,8 @@ export function createDeliveries(options: { redis: Redis; prefix: string; log: L
     async listMissing(deliveries) {
       if (deliveries.length === 0) return [];
       const pipeline = redis.pipeline();
-      for (const delivery of deliveries) pipeline.exists(`${prefix}:${delivery.queue}:${deliveryId(delivery)}`);
+      for (const delivery of deliveries)
+        pipeline.exists(`${prefix}:${delivery.queue}:${deliveryId(delivery)}`);
       const answers = await pipeline.exec();
       return deliveries.filter((_, index) => {
         const [err, count] = answers?.[index] ?? [new Error('Redis gave no answer.'), null];

@@ -28,7 +28,10 @@ export function createDispatcher(options: { deliveries: Deliveries; log: Logger 
       try {
         await deliveries.add(group);
       } catch (err) {
-        log.debug({ count: group.length, err: err instanceof Error ? err.message : String(err) }, 'deliveries left to repair');
+        log.debug(
+          { count: group.length, err: err instanceof Error ? err.message : String(err) },
+          'deliveries left to repair',
+        );
       }
     }
     running = undefined;

@@ -15,7 +15,8 @@ export interface SignalPublisher {
 export function createSignalPublisher(options: { redis: Redis; prefix: string }): SignalPublisher {
   const { redis, prefix } = options;
   const publish = (channel: string, jobIds: readonly string[]) => {
-    if (redis.status === 'ready' && jobIds.length > 0) redis.publish(`${prefix}:${channel}`, jobIds.join(',')).catch(() => {});
+    if (redis.status === 'ready' && jobIds.length > 0)
+      redis.publish(`${prefix}:${channel}`, jobIds.join(',')).catch(() => {});
   };
   return {
     ended: (jobIds) => publish('ended', jobIds),
