@@ -7,7 +7,11 @@ import type { Execute } from './run-job.ts';
 import type { HostPool } from './task-host/host-pool.ts';
 import { createRunDir, removeTree, type RunDir } from './task-host/scratch.ts';
 
-export function createExecuteInHost(options: { pool: HostPool; storage: Storage; outputStore: OutputStore }): Execute {
+export function createExecuteInHost(options: {
+  pool: HostPool;
+  storage: Storage;
+  outputStore: OutputStore;
+}): Execute {
   const { pool, storage, outputStore } = options;
   return async (job, task, run, reports) => {
     const host = await pool.acquire(job.tenantId);

@@ -88,7 +88,9 @@ export function createExecuteInline(options: {
 /** Resolves to undefined some time after the run was told to stop. */
 function abandonedAfterAbort(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    signal.addEventListener('abort', () => setTimeout(() => resolve(undefined), abandonAfterMs).unref(), { once: true });
+    signal.addEventListener('abort', () => setTimeout(() => resolve(undefined), abandonAfterMs).unref(), {
+      once: true,
+    });
   });
 }
 

@@ -38,22 +38,29 @@ export function createReports(options: { db: Db; job: ClaimedJob; logLinesMax: n
     const batch = lines;
     progress = undefined;
     lines = [];
-    flushing = flushing.catch(() => {}).then(async () => {
-      if (newest !== undefined) await saveProgress(db, [{ ...run, ...newest }]);
-      if (batch.length > 0) await appendLogs(db, run, batch);
-    });
+    flushing = flushing
+      .catch(() => {})
+      .then(async () => {
+        if (newest !== undefined) await saveProgress(db, [{ ...run, ...newest }]);
+        if (batch.length > 0) await appendLogs(db, run, batch);
+      });
     return flushing;
   }
 
   return {
     progress(percent, message) {
-      const clamped = Number.isFinite(percent) ? Math.round(Math.min(100, Math.max(0, percent)) * 10) / 10 : 0;
+      const clamped = Number.isFinite(percent)
+        ? Math.round(Math.min(100, Math.max(0, percent)) * 10) / 10
+        : 0;
       progress = { percent: clamped, message: message === undefined ? null : cleanText(message, 1_000) };
       schedule();
     },
     log(message) {
       if (lineCount > logLinesMax) return;
-      const text = lineCount === logLinesMax ? `… further lines were dropped (WINDLASS_LOG_LINES_MAX is ${logLinesMax}).` : cleanText(message, 1_000);
+      const text =
+        lineCount === logLinesMax
+          ? `… further lines were dropped (WINDLASS_LOG_LINES_MAX is ${logLinesMax}).`
+          : cleanText(message, 1_000);
       lines.push({ line: lineCount, at: new Date(), message: text });
       lineCount += 1;
       schedule();

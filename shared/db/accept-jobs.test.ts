@@ -1,0 +1,198 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createWorld, type World } from '#test/support/world.ts';
+import { createAcceptJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
+import { createClaimJobs } from './claim-jobs.ts';
+import { ensureQueues } from './feed-queues.ts';
+import { deleteFile, findFile, insertPendingFiles, listFilesOfJob } from './files.ts';
+import { findIdempotencyKey } from './idempotency.ts';
+import { cancelJob, findJob, listAttempts } from './jobs.ts';
+import { createDb, type Db } from './pool.ts';
+import { createSettleRuns, type RunEnd } from './settle-runs.ts';
+import { registerWorker, reapDeadWorkers, renewLease } from './workers.ts';
+import type { Settlement } from '../domain/job.ts';
+import { uuidv7 } from '../ids.ts';
+
+let world: World;
+let db: Db;
+const workerId = uuidv7();
+const sha256 = 'ab'.repeat(32);
+
+beforeEach(async () => {
+  world = await createWorld();
+  db = createDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
+  await ensureQueues(db, ['q']);
+  await registerWorker(db, { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 } }, 60_000);
+});
+afterEach(async () => {
+  await db.end();
+  await world.dispose();
+});
+
+function newJob(fields: Partial<NewJob> = {}): NewJob {
+  return {
+    id: uuidv7(),
+    tenantId: 'default',
+    task: 't',
+    queue: 'q',
+    priority: 0,
+    delayMs: 0,
+    runAt: null,
+    input: {},
+    options: {},
+    tags: [],
+    attemptsMax: 3,
+    retentionMs: 60_000,
+    traceparent: null,
+    inputFiles: [],
+    newFiles: [],
+    idempotency: null,
+    ...fields,
+  };
+}
+
+const succeeded: Settlement = {
+  state: 'succeeded',
+  attemptsUsed: 1,
+  crashes: 0,
+  delayMs: 0,
+  error: undefined,
+  outcome: 'succeeded',
+};
+
+async function acceptAndClaim(job: NewJob): Promise<{ jobId: string; fence: number }> {
+  await createAcceptJobs(db).add(job);
+  const claimed = await createClaimJobs(db, { id: workerId, tasks: ['t'] }).add({ jobId: job.id, fence: 0 });
+  if (claimed === undefined) throw new Error('The job could not be claimed.');
+  return { jobId: job.id, fence: claimed.fence };
+}
+
+const end = (run: { jobId: string; fence: number }, fields: Partial<RunEnd> = {}): RunEnd => ({
+  ...run,
+  settlement: succeeded,
+  result: { ok: true },
+  outputs: [],
+  ...fields,
+});
+
+test('of many requests with one key at the same moment, one makes a job and the others learn which', async () => {
+  const jobs = Array.from({ length: 30 }, () => newJob({ idempotency: { key: 'k', fingerprint: '01' } }));
+  // Two groups in flight at once, as two api processes would have.
+  const groups = [createAcceptJobs(db), createAcceptJobs(db)];
+  const answers = await Promise.all(jobs.map((job, index) => groups[index % 2]?.add(job)));
+  const winners = jobs.filter((_, index) => answers[index]?.type === 'accepted');
+  expect(winners).toHaveLength(1);
+  expect((await findIdempotencyKey(db, 'default', 'k'))?.resource_id).toBe(winners[0]?.id);
+  expect((await db.query('SELECT id FROM jobs')).rows).toEqual([{ id: winners[0]?.id }]);
+});
+
+test('a job and its new file are committed together, and the file is kept while the job is not final', async () => {
+  const file = {
+    id: uuidv7(),
+    name: 'a.txt',
+    mediaType: 'text/plain',
+    sizeBytes: 3,
+    sha256,
+    retentionMs: 60_000,
+  };
+  const run = await acceptAndClaim(newJob({ inputFiles: [file.id], newFiles: [file] }));
+  expect(await findFile(db, 'default', file.id)).toMatchObject({ name: 'a.txt', sha256 });
+  expect(await deleteFile(db, 'default', file.id)).toBe('in-use');
+  await createSettleRuns(db).add(end(run));
+  expect(await deleteFile(db, 'default', file.id)).toBe('deleted');
+});
+
+test('a job that refers to a missing file is refused, and takes no other job of its group with it', async () => {
+  const accepts = createAcceptJobs(db);
+  const [bad, good] = await Promise.allSettled([
+    accepts.add(newJob({ inputFiles: [uuidv7()] })),
+    accepts.add(newJob()),
+  ]);
+  expect(bad.status === 'rejected' && isMissingFileError(bad.reason)).toBe(true);
+  expect(good.status).toBe('fulfilled');
+});
+
+test('a run settles once; whoever comes later with the same or an older fence changes nothing', async () => {
+  const run = await acceptAndClaim(newJob());
+  const settles = createSettleRuns(db);
+  expect(await settles.add(end({ ...run, fence: run.fence - 1 }))).toBeUndefined();
+  expect(await settles.add(end(run))).toBe('succeeded');
+  expect(await settles.add(end(run, { result: { ok: 'again' } }))).toBeUndefined();
+  expect((await findJob(db, 'default', run.jobId))?.result).toEqual({ ok: true });
+  expect(await listAttempts(db, 'default', run.jobId)).toHaveLength(1);
+});
+
+test('output files are announced only by the run that owns the job, and become visible with its result', async () => {
+  const run = await acceptAndClaim(newJob());
+  const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain', detectedType: null };
+  expect(await insertPendingFiles(db, { ...run, fence: run.fence - 1 }, [file])).toBe(false);
+  expect(await insertPendingFiles(db, run, [file])).toBe(true);
+  expect(await findFile(db, 'default', file.id)).toBeUndefined();
+  await createSettleRuns(db).add(end(run, { outputs: [{ id: file.id, sizeBytes: 5, sha256 }] }));
+  expect(await listFilesOfJob(db, 'default', run.jobId)).toMatchObject([{ id: file.id, size_bytes: 5 }]);
+});
+
+test('a cancel that arrives while a run decides to try again still ends the job', async () => {
+  const run = await acceptAndClaim(newJob());
+  expect(await cancelJob(db, 'default', run.jobId, 'enough')).toEqual({ type: 'requested' });
+  const again: Settlement = {
+    ...succeeded,
+    state: 'retrying',
+    outcome: 'failed',
+    delayMs: 10,
+    error: { code: 'x', message: 'x', retryable: true },
+  };
+  expect(await createSettleRuns(db).add(end(run, { settlement: again }))).toBe('cancelled');
+});
+
+test('a renewal names the runs that were taken away, those to be cancelled, and those it did not know of', async () => {
+  const [taken, cancelled, unknown] = [
+    await acceptAndClaim(newJob()),
+    await acceptAndClaim(newJob()),
+    await acceptAndClaim(newJob()),
+  ];
+  await db.query('UPDATE jobs SET fence = fence + 1 WHERE id = $1', [taken.jobId]);
+  await cancelJob(db, 'default', cancelled.jobId, null);
+  await db.query(`UPDATE jobs SET started_at = now() - interval '10 s' WHERE id = $1`, [unknown.jobId]);
+  const renewal = await renewLease(db, {
+    id: workerId,
+    leaseMs: 5_000,
+    drain: {},
+    memoryBytes: 1,
+    runs: [taken, cancelled],
+  });
+  expect(renewal).toEqual({ isAlive: true, superseded: [taken], cancelled: [cancelled], unknown: [unknown] });
+});
+
+test('the jobs of a dead worker go on, and its late renewal is told that it is dead', async () => {
+  const run = await acceptAndClaim(newJob());
+  const policyOf = () => ({
+    crashesMax: 3,
+    onCrash: 'retry' as const,
+    backoff: { type: 'fixed' as const, delayMs: 1, maxMs: 1 },
+  });
+  expect(await reapDeadWorkers(db, policyOf)).toEqual([]);
+  await db.query(`UPDATE workers SET lease_until = now() - interval '1 s'`);
+  expect(await reapDeadWorkers(db, policyOf)).toEqual([{ jobId: run.jobId, state: 'retrying' }]);
+  expect(await createSettleRuns(db).add(end(run))).toBeUndefined();
+  const renewal = await renewLease(db, {
+    id: workerId,
+    leaseMs: 5_000,
+    drain: {},
+    memoryBytes: 1,
+    runs: [run],
+  });
+  expect(renewal).toMatchObject({ isAlive: false, superseded: [run] });
+  expect(await listAttempts(db, 'default', run.jobId)).toMatchObject([{ outcome: 'crashed' }]);
+});
+
+test('the database refuses rows that contradict themselves', async () => {
+  const { jobId } = await acceptAndClaim(newJob());
+  const refused = [
+    `UPDATE jobs SET state = 'succeeded' WHERE id = '${jobId}'`,
+    `UPDATE jobs SET worker_id = NULL WHERE id = '${jobId}'`,
+    `UPDATE jobs SET result = '1' WHERE id = '${jobId}'`,
+    `UPDATE jobs SET dispatched_at = now() WHERE id = '${jobId}'`,
+    `UPDATE jobs SET attempts_used = 4 WHERE id = '${jobId}'`,
+  ];
+  for (const sql of refused) await expect(db.query(sql), sql).rejects.toMatchObject({ code: '23514' });
+});
