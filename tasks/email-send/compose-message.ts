@@ -7,6 +7,7 @@ import { messageBytesMax, readAttachments, toComposerAttachment, type Attachment
 import { checkHeaders } from './header-list.ts';
 import { htmlToPlainText } from './html-to-plain-text.ts';
 import type { MailSettings } from './mail-settings.ts';
+import { oneLine } from './one-line.ts';
 import { renderTemplate } from './render-template.ts';
 import type { task } from './task.ts';
 
@@ -98,11 +99,6 @@ export function composeMessage(letter: Letter, excluded: ReadonlySet<string>): R
 /** Never as text: nodemailer would read "b@x, evil@x" as two recipients. */
 function toObject({ name, address }: MailAddress): { name: string; address: string } {
   return { name, address };
-}
-
-function oneLine(text: string): string {
-  // oxlint-disable-next-line no-control-regex -- Control characters are what it takes out.
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ').trim();
 }
 
 /** RFC 8058: both headers, and https, or mail programs show no button. */

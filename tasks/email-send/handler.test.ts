@@ -352,7 +352,10 @@ describe('email.send: what cannot be sent (ASVS 1.3.11)', () => {
         bcc: ['a@example.com'],
       },
     ],
-    ['21 attachments', { attachments: Array.from({ length: 21 }, () => ({ content: 'AA==', filename: 'a' })) }],
+    [
+      '21 attachments',
+      { attachments: Array.from({ length: 21 }, () => ({ content: 'AA==', filename: 'a' })) },
+    ],
     ['a template and a text', { template: { name: 'welcome' } }],
     ['neither template nor text', { text: undefined }],
     ['no subject', { subject: undefined }],

@@ -7,6 +7,8 @@ export function htmlToPlainText(html: string): string {
     limits: { maxInputLength: 2_000_000, maxDepth: 100, maxChildNodes: 10_000 },
     selectors: [
       { selector: 'img', format: 'skip' },
+      // The line that mail programs show beside the subject.
+      { selector: '[style*="display:none"]', format: 'skip' },
       { selector: 'a', options: { ignoreHref: false, hideLinkHrefIfSameAsText: true } },
       { selector: 'h1', options: { uppercase: false } },
       { selector: 'h2', options: { uppercase: false } },

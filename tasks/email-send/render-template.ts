@@ -1,6 +1,7 @@
 import { InvalidInputError, z } from '#shared/tasks/define-task.ts';
 import type { CompiledTemplate } from './compile-template.ts';
 import { htmlToPlainText } from './html-to-plain-text.ts';
+import { oneLine } from './one-line.ts';
 import { dropUnsafeLinks } from './safe-links.ts';
 import { emailTemplates, findEmailTemplate, type EmailTemplate } from './template-list.ts';
 
@@ -36,7 +37,7 @@ export async function renderTemplate(options: {
   const html = dropUnsafeLinks(await compiled.renderHtml(parsed.data));
   const text =
     compiled.renderText === undefined ? htmlToPlainText(html) : await compiled.renderText(parsed.data);
-  return { subject: (await compiled.renderSubject(parsed.data)).trim(), html, text };
+  return { subject: oneLine(await compiled.renderSubject(parsed.data)), html, text };
 }
 
 function chooseLocale(template: EmailTemplate, asked: string | undefined): string | undefined {
