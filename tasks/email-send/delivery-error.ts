@@ -7,9 +7,10 @@ import type { NodemailerError } from 'nodemailer';
  * - `refused`: for good (5xx) for this sender, these recipients or this content.
  * - `deferred`: for now (4xx): greylisting, a full mailbox, too many e-mails.
  * - `broken`: the login, TLS or the protocol failed: an operator has to look.
+ * - `aborted`: we were told to stop, in time.
  * In all but the first, the server certainly has not taken the e-mail.
  */
-export type DeliveryProblem = 'unknown' | 'unavailable' | 'refused' | 'deferred' | 'broken';
+export type DeliveryProblem = 'unknown' | 'unavailable' | 'refused' | 'deferred' | 'broken' | 'aborted';
 
 export interface Refusal {
   readonly address: string;
@@ -82,5 +83,7 @@ function describe(problem: DeliveryProblem, err: NodemailerError): string {
       return `The mail server does not take the e-mail now: ${words}`;
     case 'broken':
       return `The mail server cannot be used as it is set up (SMTP_URL): ${words}`;
+    case 'aborted':
+      return `The e-mail was stopped before it was handed over: ${words}`;
   }
 }

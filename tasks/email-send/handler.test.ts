@@ -255,6 +255,20 @@ describe('email.send: what the mail server says', () => {
     expect(server.mails).toHaveLength(1);
   });
 
+  it('does not send again when the ledger could not be written after the server took the e-mail', async () => {
+    await using server = await startMailServer();
+    class ForgetfulLedger extends Map<string, RecordedEffect> {
+      override set(key: string, effect: RecordedEffect): this {
+        if (effect.isFinished) throw new Error('The database is gone');
+        return super.set(key, effect);
+      }
+    }
+    const effects = new ForgetfulLedger();
+    await expect(send(server, {}, { effects })).rejects.toThrow('The database is gone');
+    await expect(send(server, {}, { effects })).rejects.toBeInstanceOf(EffectUnknownError);
+    expect(server.mails).toHaveLength(1);
+  });
+
   it('sends nothing when the job is cancelled before the message has gone', async () => {
     const abort = new AbortController();
     await using server = await startMailServer({

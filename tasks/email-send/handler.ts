@@ -45,6 +45,7 @@ export default (async (input, ctx) => {
     )
     .catch(async (err: unknown) => {
       if (!(err instanceof DeliveryError)) throw err;
+      if (err.problem === 'aborted') throw err.cause;
       await suppressDead(ctx.memory, err.refusals, new Date());
       throw toJobError(err);
     });
@@ -58,9 +59,9 @@ export default (async (input, ctx) => {
   };
 }) satisfies HandlerOf<typeof task, InlineTaskContext>;
 
-/** All other errors come before the message was handed over: an abort, an attachment that cannot be read. */
+/** Any other error may have come after the e-mail was sent, for example when the ledger could not be written. */
 function isNotDone(err: unknown): boolean {
-  return !(err instanceof DeliveryError) || err.problem !== 'unknown';
+  return err instanceof DeliveryError && err.problem !== 'unknown';
 }
 
 function toJobError(err: DeliveryError): Error {

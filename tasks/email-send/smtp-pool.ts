@@ -32,21 +32,30 @@ export class SmtpPool {
    * @throws DeliveryError
    */
   async send(envelope: Envelope, compose: () => Readable, signal: AbortSignal): Promise<Receipt> {
-    await this.#takeTurn(signal);
     try {
-      const pooled = this.#findIdle();
-      if (pooled !== undefined) {
-        try {
-          return await this.#sendOver(pooled, envelope, compose(), signal);
-        } catch (err) {
-          if (!(err instanceof DeliveryError && err.problem === 'unavailable')) throw err;
-        }
+      await this.#takeTurn(signal);
+      try {
+        return await this.#sendInTurn(envelope, compose, signal);
+      } finally {
+        this.#passTurn();
       }
-      const session = await openSmtpSession(this.#server, signal);
-      return await this.#sendOver({ session, messages: 0 }, envelope, compose(), signal);
-    } finally {
-      this.#passTurn();
+    } catch (err) {
+      if (!(err instanceof DeliveryError) && signal.aborted) throw new DeliveryError('aborted', asError(err));
+      throw err;
     }
+  }
+
+  async #sendInTurn(envelope: Envelope, compose: () => Readable, signal: AbortSignal): Promise<Receipt> {
+    const pooled = this.#findIdle();
+    if (pooled !== undefined) {
+      try {
+        return await this.#sendOver(pooled, envelope, compose(), signal);
+      } catch (err) {
+        if (!(err instanceof DeliveryError && err.problem === 'unavailable')) throw err;
+      }
+    }
+    const session = await openSmtpSession(this.#server, signal);
+    return await this.#sendOver({ session, messages: 0 }, envelope, compose(), signal);
   }
 
   async #sendOver(
@@ -98,7 +107,7 @@ export class SmtpPool {
       };
       const giveUp = () => {
         this.#waiting.splice(this.#waiting.indexOf(turn), 1);
-        reject(signal.reason instanceof Error ? signal.reason : new Error(String(signal.reason)));
+        reject(asError(signal.reason));
       };
       signal.addEventListener('abort', giveUp, { once: true });
       this.#waiting.push(turn);
@@ -127,4 +136,8 @@ export function getSmtpPool(server: MailServer): SmtpPool {
   const pool = pools.get(key) ?? new SmtpPool(server);
   pools.set(key, pool);
   return pool;
+}
+
+function asError(err: unknown): Error {
+  return err instanceof Error ? err : new Error(String(err));
 }

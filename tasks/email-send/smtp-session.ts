@@ -26,7 +26,7 @@ export interface SmtpSession {
   /**
    * Sends one message. An abort ends it until the message has been handed over; from then on the answer is
    * waited for, because it decides whether the e-mail counts as sent.
-   * @throws DeliveryError; the session is closed then.
+   * @throws DeliveryError, or the signal's reason when it was stopped in time; the session is closed then.
    */
   send(envelope: Envelope, message: Readable, signal: AbortSignal): Promise<Receipt>;
   /** False once the server or we have closed it. */
@@ -40,7 +40,7 @@ const connectTimeoutMs = 15_000;
 /** How long the server may take to answer, also after the message: RFC 5321 §4.5.3.2 would allow ten minutes. */
 const answerTimeoutMs = 90_000;
 
-/** @throws DeliveryError */
+/** @throws DeliveryError, or the signal's reason */
 export async function openSmtpSession(server: MailServer, signal: AbortSignal): Promise<SmtpSession> {
   const connection = new SMTPConnection({
     host: server.host,
