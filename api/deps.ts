@@ -7,7 +7,7 @@ import type { SignalPublisher } from '#shared/queue/signals.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import type { Backlog } from './http/backlog.ts';
 import type { RateLimiter } from './http/rate-limit.ts';
-import type { UploadSlots } from './http/upload.ts';
+import type { Uploads } from './http/upload.ts';
 import type { ReadJson } from './http/read-json.ts';
 import type { Authenticate } from './http/authenticate.ts';
 import type { JobWaiter } from './job-waiter.ts';
@@ -27,7 +27,7 @@ export interface ApiDeps {
   readonly readJson: ReadJson;
   readonly authenticate: Authenticate;
   readonly rateLimiter: RateLimiter;
-  readonly uploadSlots: UploadSlots;
+  readonly uploads: Uploads;
   readonly backlog: Backlog;
   /** Is Redis reachable right now? Only reported, never needed. */
   readonly isRedisUp: () => boolean;

@@ -24,7 +24,7 @@ import { createAuthenticate, makeKey } from './http/authenticate.ts';
 import { createBacklog } from './http/backlog.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
 import { createReadJson } from './http/read-json.ts';
-import { createUploadSlots } from './http/upload.ts';
+import { createUploads, uploadLimits } from './http/upload.ts';
 import { createJobWaiter } from './job-waiter.ts';
 import { createTaskCatalog } from './task-catalog.ts';
 
@@ -63,11 +63,12 @@ const dispatcher = createDispatcher({ deliveries, log });
 lifecycle.onStop('backlog', () => backlog.stop());
 lifecycle.onStop('dispatcher', () => dispatcher.idle());
 
+const storage = createFsStorage({ dir: join(dataDir, 'files') });
 const app = createApp({
   config,
   log,
   db,
-  storage: createFsStorage({ dir: join(dataDir, 'files') }),
+  storage,
   tasks,
   accepts: createAcceptJobs(db),
   dispatcher,
@@ -76,7 +77,7 @@ const app = createApp({
   readJson: createReadJson(config),
   authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
   rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
-  uploadSlots: createUploadSlots(config.WINDLASS_UPLOADS_PER_TENANT_MAX),
+  uploads: createUploads({ storage, limits: uploadLimits(config) }),
   backlog,
   isRedisUp: () => redis.status === 'ready',
   isStopping: () => lifecycle.stopping.aborted,

@@ -1,28 +1,177 @@
+/**
+ * The way of bytes from a request into storage, for a body that is one file and for forms.
+ *
+ * take a slot of the tenant → look at headers and disk before reading anything → pace the body → storage.put under a
+ * new id → check what the client announced. On any failure: stored bytes are deleted, streams closed, the slot is given back, and the
+ * request stays readable so that the client gets its answer. The rows are the caller's: bytes without one are swept
+ * (`Storage.list`) should the process die in between.
+ */
+import { createHash } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { Readable } from 'node:stream';
+import type { Config } from '#shared/config.ts';
 import { AppError } from '#shared/errors.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import { readDigests } from './digest.ts';
+import { cleanFileName, cleanMediaType, parseContentDisposition } from './file-name.ts';
+import { readMultipart, type Form, type MultipartLimits } from './multipart.ts';
+import { paceBody, type PaceLimits } from './upload-pace.ts';
+import { readRestOfRefused } from './upload-refusal.ts';
+import { createRoomCheck } from './upload-room.ts';
+import { createUploadSlots } from './upload-slots.ts';
 
-/** Counts the uploads in progress of each tenant in this process. */
-export interface UploadSlots {
-  /** Takes a slot; call the answer to give it back. @throws AppError `too-many-uploads`. */
-  take(tenantId: string): () => void;
+export interface StoredUpload {
+  readonly id: string;
+  /** Clean (file-name.ts). */
+  readonly name: string;
+  /** As declared. The bytes may be something else. */
+  readonly mediaType: string;
+  readonly sizeBytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
 }
 
-export function createUploadSlots(max: number): UploadSlots {
-  const counts = new Map<string, number>();
+export interface Uploads {
+  /**
+   * Stores a request whose body is one file. Name and type come from `Content-Disposition` and `Content-Type`;
+   * `Repr-Digest` and `Content-Digest` are checked.
+   * @throws AppError `too-many-uploads`, `storage-full`, `unavailable`, `content-too-large`, `unsupported-media-type`,
+   *   `bad-request`, `digest-mismatch`, `upload-incomplete`, `request-timeout`.
+   */
+  receiveFile(req: IncomingMessage, options: { tenantId: string }): Promise<StoredUpload>;
+  /**
+   * Reads a multipart form and stores its files. Digests in the headers speak of the form, not of a file, and are not
+   * looked at.
+   * @throws AppError as `receiveFile`, and `invalid-multipart`.
+   */
+  receiveForm(req: IncomingMessage, options: { tenantId: string }): Promise<Form<StoredUpload>>;
+  /** Deletes the bytes of uploads that get no row. Never rejects: what cannot be deleted is left to the sweep. */
+  discard(files: readonly Pick<StoredUpload, 'id'>[]): Promise<void>;
+}
+
+export interface UploadLimits extends PaceLimits, MultipartLimits {
+  readonly fileBytesMax: number;
+  readonly perTenantMax: number;
+  readonly diskUsedMax: number;
+}
+
+/** Parts besides files, in one form: `task`, `input`, `options`, and room for what will come. */
+const extraPartsMax = 10;
+
+export function uploadLimits(config: Config): UploadLimits {
   return {
-    take(tenantId) {
-      const count = counts.get(tenantId) ?? 0;
-      if (count >= max) {
-        throw new AppError('too-many-uploads', `More than ${max} uploads at once (WINDLASS_UPLOADS_PER_TENANT_MAX).`, { retryAfterSeconds: 1 });
-      }
-      counts.set(tenantId, count + 1);
-      let isHeld = true;
-      return () => {
-        if (!isHeld) return;
-        isHeld = false;
-        const left = (counts.get(tenantId) ?? 1) - 1;
-        if (left === 0) counts.delete(tenantId);
-        else counts.set(tenantId, left);
-      };
-    },
+    fileBytesMax: config.WINDLASS_FILE_BYTES_MAX,
+    filesMax: config.WINDLASS_FILES_PER_REQUEST_MAX,
+    partsMax: config.WINDLASS_FILES_PER_REQUEST_MAX + extraPartsMax,
+    fieldsMax: 100,
+    fieldBytesMax: config.WINDLASS_JSON_BYTES_MAX,
+    perTenantMax: config.WINDLASS_UPLOADS_PER_TENANT_MAX,
+    diskUsedMax: config.WINDLASS_DISK_USED_MAX,
+    idleMs: config.WINDLASS_UPLOAD_IDLE_MS,
+    rateMin: config.WINDLASS_UPLOAD_RATE_MIN,
   };
+}
+
+export function createUploads(options: { storage: Storage; limits: UploadLimits }): Uploads {
+  const { storage, limits } = options;
+  const slots = createUploadSlots(limits.perTenantMax);
+  const checkRoom = createRoomCheck({ storage, usedShareMax: limits.diskUsedMax });
+
+  async function store(
+    source: Readable,
+    fileName: string | undefined,
+    mediaType: string | undefined,
+  ): Promise<StoredUpload> {
+    const id = uuidv7();
+    const stored = await storage.put(id, source, { sizeBytesMax: limits.fileBytesMax });
+    return { id, name: cleanFileName(fileName ?? ''), mediaType: cleanMediaType(mediaType), ...stored };
+  }
+
+  async function discard(files: readonly Pick<StoredUpload, 'id'>[]): Promise<void> {
+    await Promise.allSettled(files.map((file) => storage.delete(file.id)));
+  }
+
+  async function receiveFile(req: IncomingMessage): Promise<StoredUpload> {
+    checkEncoding(req);
+    checkDeclaredSize(req, limits.fileBytesMax);
+    const digests = readDigests(req.headers);
+    await checkRoom();
+    const sha512 = digests.sha512 && createHash('sha512');
+    const body = paceBody(req, limits, (chunk) => void sha512?.update(chunk));
+    const disposition = parseContentDisposition(req.headers['content-disposition'] ?? '');
+    const stored = await store(body, disposition?.fileName, req.headers['content-type']);
+    try {
+      if (digests.sha256 && digests.sha256.toString('hex') !== stored.sha256) throw mismatch('sha-256');
+      if (digests.sha512 && sha512 && !sha512.digest().equals(digests.sha512)) throw mismatch('sha-512');
+      return stored;
+    } catch (err) {
+      await discard([stored]);
+      throw err;
+    }
+  }
+
+  async function receiveForm(req: IncomingMessage): Promise<Form<StoredUpload>> {
+    checkEncoding(req);
+    await checkRoom();
+    const stored: StoredUpload[] = [];
+    try {
+      return await readMultipart(paceBody(req, limits), {
+        contentType: req.headers['content-type'],
+        limits,
+        onFile: async ({ stream, fileName, mediaType }) => {
+          const file = await store(stream, fileName, mediaType);
+          stored.push(file);
+          return file;
+        },
+      });
+    } catch (err) {
+      await discard(stored);
+      throw err;
+    }
+  }
+
+  /** What every upload has around it. */
+  function guarded<Result>(receive: (req: IncomingMessage) => Promise<Result>) {
+    return async (req: IncomingMessage, { tenantId }: { tenantId: string }): Promise<Result> => {
+      let release = (): void => {};
+      try {
+        release = slots.take(tenantId);
+        return await receive(req);
+      } catch (err) {
+        readRestOfRefused(req);
+        throw err;
+      } finally {
+        release();
+      }
+    };
+  }
+
+  return { receiveFile: guarded(receiveFile), receiveForm: guarded(receiveForm), discard };
+}
+
+/** A stored file is what will be given out again; nobody would know that it has to be unpacked first. */
+function checkEncoding(req: IncomingMessage): void {
+  const encoding = req.headers['content-encoding'];
+  if (encoding === undefined || encoding.trim().toLowerCase() === 'identity') return;
+  throw new AppError(
+    'unsupported-media-type',
+    'Uploads take no Content-Encoding. Send the bytes of the file as they are.',
+  );
+}
+
+/** Refuses at once what would be refused after gigabytes. That the body has its declared length, Node's parser sees to. */
+function checkDeclaredSize(req: IncomingMessage, sizeBytesMax: number): void {
+  if (Number(req.headers['content-length'] ?? 0) <= sizeBytesMax) return;
+  throw new AppError(
+    'content-too-large',
+    `The file is larger than ${sizeBytesMax} bytes (WINDLASS_FILE_BYTES_MAX).`,
+  );
+}
+
+function mismatch(algorithm: string): AppError {
+  return new AppError(
+    'digest-mismatch',
+    `The bytes received do not have the ${algorithm} digest of the header.`,
+  );
 }
