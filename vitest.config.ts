@@ -6,7 +6,7 @@ export default defineConfig({
     globalSetup: ['test/support/global-setup.ts'],
     testTimeout: 90_000,
     hookTimeout: 90_000,
-    include: ['{api,worker,shared,tasks,scripts,test,bench}/**/*.test.ts'],
+    include: ['{api,worker,shared,tasks,scripts,test,bench,examples}/**/*.test.ts'],
     maxWorkers: 3,
   },
 });
