@@ -40,7 +40,12 @@ const loaded = await loadTasks(builtInTasks, config.WINDLASS_TASKS_DIR);
 const tasks = createTaskCatalog(loaded);
 
 await migrate(config.DATABASE_URL);
-const db = createDb({ url: config.DATABASE_URL, size: config.WINDLASS_DB_POOL, timeoutMs: config.WINDLASS_DB_TIMEOUT_MS, name: 'windlass-api' });
+const db = createDb({
+  url: config.DATABASE_URL,
+  size: config.WINDLASS_DB_POOL,
+  timeoutMs: config.WINDLASS_DB_TIMEOUT_MS,
+  name: 'windlass-api',
+});
 lifecycle.onStop('postgres', () => db.end());
 await ensureQueues(db, [...new Set([...loaded.values()].map((task) => task.definition.queue))]);
 await makeFirstKey();
@@ -54,7 +59,12 @@ lifecycle.onStop('redis', async () => {
 });
 const waiter = createJobWaiter({ db });
 // Not awaited: the api starts, and accepts, without Redis.
-listenForSignal({ redis: subscriber, prefix: config.REDIS_PREFIX, channel: 'ended', listener: (jobId) => waiter.notify(jobId) }).catch(() => {});
+listenForSignal({
+  redis: subscriber,
+  prefix: config.REDIS_PREFIX,
+  channel: 'ended',
+  listener: (jobId) => waiter.notify(jobId),
+}).catch(() => {});
 
 const dataDir = resolve(config.WINDLASS_DATA_DIR);
 await mkdir(dataDir, { recursive: true });
@@ -116,7 +126,12 @@ process.send?.({ ready: true, port });
 /** The first key of a new database is shown once, here; WINDLASS_API_KEY sets it instead and is not shown. */
 async function makeFirstKey(): Promise<void> {
   const given = config.WINDLASS_API_KEY;
-  const { secret, row } = makeKey({ tenantId: 'default', name: 'first admin key', scopes: ['admin'], ...(given !== undefined && { secret: given }) });
+  const { secret, row } = makeKey({
+    tenantId: 'default',
+    name: 'first admin key',
+    scopes: ['admin'],
+    ...(given !== undefined && { secret: given }),
+  });
   if ((await insertFirstKey(db, row)) && given === undefined) {
     // The one line in which a secret may appear; `npm start` shows it and keeps it out of the logs.
     log.warn({ adminKey: secret }, 'admin key created');

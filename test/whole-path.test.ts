@@ -30,3 +30,16 @@ test('a job runs in a child process that has nothing of the environment of the w
   expect(job.result.pid).not.toBe(worker.pid);
   expect(job.result.env.filter((name: string) => /URL|KEY|REDIS|SMTP|DATABASE/.test(name))).toEqual([]);
 });
+
+test('files sent with the job, parts in any order, come out as files', async () => {
+  const form = new FormData();
+  form.append('file', new Blob(['hello'], { type: 'text/plain' }), 'a.txt');
+  form.append('input', '{}');
+  form.append('file', new Blob(['world'], { type: 'text/plain' }), 'b.txt');
+  form.append('task', 'test.files');
+  const accepted = await client.request('POST', '/v1/jobs', { body: form });
+  expect(accepted.status).toBe(202);
+  const job = await client.finished(((await accepted.json()) as { id: string }).id);
+  expect(job).toMatchObject({ state: 'succeeded', files: [{ name: 'a.txt', size: 5 }, { name: 'b.txt', size: 5 }] });
+  expect(job.progress.percent).toBe(100);
+});
