@@ -1,9 +1,36 @@
 import type { Route } from './http/define-route.ts';
+import { createFile } from './routes/files/create-file.ts';
+import { deleteFile } from './routes/files/delete-file.ts';
+import { getFile } from './routes/files/get-file.ts';
 import { cancelJob } from './routes/jobs/cancel-job.ts';
 import { createJob } from './routes/jobs/create-job.ts';
 import { getJob } from './routes/jobs/get-job.ts';
 import { getResult } from './routes/jobs/get-result.ts';
+import { listJobs } from './routes/jobs/list-jobs.ts';
+import { listLogs } from './routes/jobs/list-logs.ts';
+import { createKey } from './routes/keys/create-key.ts';
+import { listKeys } from './routes/keys/list-keys.ts';
+import { revokeKey } from './routes/keys/revoke-key.ts';
 import { getLivez, getReadyz } from './routes/operation/health.ts';
+import { getTask } from './routes/tasks/get-task.ts';
+import { listTasks } from './routes/tasks/list-tasks.ts';
 
 /** Every call of the API: the router and the OpenAPI document are made from this list. */
-export const routes: readonly Route[] = [createJob, getJob, getResult, cancelJob, getLivez, getReadyz];
+export const routes: readonly Route[] = [
+  createJob,
+  listJobs,
+  getJob,
+  getResult,
+  listLogs,
+  cancelJob,
+  createFile,
+  getFile,
+  deleteFile,
+  listTasks,
+  getTask,
+  createKey,
+  listKeys,
+  revokeKey,
+  getLivez,
+  getReadyz,
+];

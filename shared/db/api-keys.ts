@@ -1,4 +1,4 @@
-import type { Queryable } from './pool.ts';
+import { inTransaction, type Db, type Queryable } from './pool.ts';
 
 export const scopes = ['submit', 'read', 'operate', 'admin'] as const;
 export type Scope = (typeof scopes)[number];
@@ -54,38 +54,52 @@ export async function insertKey(db: Queryable, key: NewApiKey): Promise<ApiKeyRo
 }
 
 /** Adds the first key of a database, once, however many processes start at the same moment. */
-export async function insertFirstKey(db: Queryable, key: NewApiKey): Promise<boolean> {
-  const { rowCount } = await db.query(
-    `WITH lock AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('windlass.first-key', 0)))
-     INSERT INTO api_keys (id, tenant_id, name, prefix, last4, hash, scopes, expires_at)
-     SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM lock WHERE NOT EXISTS (SELECT 1 FROM api_keys)`,
-    [key.id, key.tenantId, key.name, key.prefix, key.last4, key.hash, key.scopes, key.expiresAt],
-  );
-  return rowCount === 1;
+export function insertFirstKey(db: Db, key: NewApiKey): Promise<boolean> {
+  return inTransaction(db, async (client) => {
+    await lockKeys(client);
+    const { rows } = await client.query('SELECT 1 FROM api_keys LIMIT 1');
+    if (rows.length > 0) return false;
+    await insertKey(client, key);
+    return true;
+  });
 }
 
-/** All keys of all tenants: only an admin may list them. */
-export async function listKeys(db: Queryable): Promise<ApiKeyRow[]> {
-  const { rows } = await db.query<ApiKeyRow>(`SELECT ${columns} FROM api_keys ORDER BY id LIMIT 1000`);
+/**
+ * One decision about keys at a time. A statement of its own: one that takes the lock and then looks would still see what
+ * was there before it began to wait.
+ */
+async function lockKeys(client: Queryable): Promise<void> {
+  await client.query(`SELECT pg_advisory_xact_lock(hashtextextended('windlass.keys', 0))`);
+}
+
+/** Keys of all tenants, oldest first, after the key `after`: only an admin may list them. */
+export async function listKeys(
+  db: Queryable,
+  options: { limit: number; after?: string },
+): Promise<ApiKeyRow[]> {
+  const { rows } = await db.query<ApiKeyRow>(
+    `SELECT ${columns} FROM api_keys WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2`,
+    [options.after ?? null, options.limit],
+  );
   return rows;
 }
 
 /** `last-admin`: refused, because nobody could administer the service afterwards. */
-export async function revokeKey(db: Queryable, id: string): Promise<'revoked' | 'missing' | 'last-admin'> {
-  const { rows } = await db.query<{ is_last_admin: boolean; revoked: boolean }>(
-    `WITH target AS (
-       SELECT k.id, 'admin' = ANY(k.scopes) AND NOT EXISTS (SELECT 1 FROM api_keys o WHERE o.id <> k.id AND 'admin' = ANY(o.scopes)
+export function revokeKey(db: Db, id: string): Promise<'revoked' | 'missing' | 'last-admin'> {
+  return inTransaction(db, async (client) => {
+    await lockKeys(client);
+    const { rows } = await client.query<{ is_last_admin: boolean }>(
+      `SELECT 'admin' = ANY(k.scopes) AND NOT EXISTS (SELECT 1 FROM api_keys o WHERE o.id <> k.id AND 'admin' = ANY(o.scopes)
          AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now())) AS is_last_admin
-       FROM api_keys k WHERE k.id = $1 AND k.revoked_at IS NULL
-     ), done AS (
-       UPDATE api_keys k SET revoked_at = now() FROM target t WHERE k.id = t.id AND NOT t.is_last_admin RETURNING k.id
-     )
-     SELECT is_last_admin, EXISTS (SELECT 1 FROM done) AS revoked FROM target`,
-    [id],
-  );
-  const row = rows[0];
-  if (row === undefined) return 'missing';
-  return row.is_last_admin ? 'last-admin' : 'revoked';
+       FROM api_keys k WHERE k.id = $1 AND k.revoked_at IS NULL`,
+      [id],
+    );
+    const row = rows[0];
+    if (row === undefined) return 'missing';
+    if (row.is_last_admin) return 'last-admin';
+    await client.query('UPDATE api_keys SET revoked_at = now() WHERE id = $1', [id]);
+    return 'revoked';
+  });
 }
 
 /** Notes the use of keys; called rarely with many, not once per request. */

@@ -22,16 +22,24 @@ export async function appendLogs(
   );
 }
 
+export interface JobLogRow extends LogLine {
+  readonly fence: number;
+  /** Counted over the attempts of the job, from 1. */
+  readonly attempt: number;
+}
+
 /** A page of a job's log, oldest first, after the line `after`. */
 export async function listLogs(
   db: Queryable,
   tenantId: string,
   jobId: string,
   options: { limit: number; after?: { fence: number; line: number } },
-): Promise<(LogLine & { fence: number })[]> {
-  const { rows } = await db.query<LogLine & { fence: number }>(
-    `SELECT fence, line, at, message FROM job_logs
-     WHERE tenant_id = $1 AND job_id = $2 AND (fence, line) > ($3, $4) ORDER BY fence, line LIMIT $5`,
+): Promise<JobLogRow[]> {
+  const { rows } = await db.query<JobLogRow>(
+    `SELECT l.fence, l.line, l.at, l.message,
+       1 + (SELECT count(*) FROM attempts a WHERE a.tenant_id = $1 AND a.job_id = $2 AND a.fence < l.fence) AS attempt
+     FROM job_logs l
+     WHERE l.tenant_id = $1 AND l.job_id = $2 AND (l.fence, l.line) > ($3, $4) ORDER BY l.fence, l.line LIMIT $5`,
     [tenantId, jobId, options.after?.fence ?? -1, options.after?.line ?? -1, options.limit],
   );
   return rows;

@@ -59,37 +59,6 @@ export async function listAttempts(db: Queryable, tenantId: string, jobId: strin
   return rows;
 }
 
-export interface JobFilter {
-  readonly states?: readonly JobState[];
-  readonly task?: string;
-  readonly queue?: string;
-  readonly tag?: string;
-}
-
-/** Newest first; `before` is the id of the last job of the previous page. */
-export async function listJobs(
-  db: Queryable,
-  tenantId: string,
-  options: JobFilter & { limit: number; before?: string },
-): Promise<JobRow[]> {
-  const { rows } = await db.query<JobRow>(
-    `SELECT ${columns} FROM jobs WHERE tenant_id = $1
-       AND ($2::uuid IS NULL OR id < $2) AND ($3::text[] IS NULL OR state::text = ANY($3))
-       AND ($4::text IS NULL OR task = $4) AND ($5::text IS NULL OR queue = $5) AND ($6::text IS NULL OR tags @> ARRAY[$6::text])
-     ORDER BY id DESC LIMIT $7`,
-    [
-      tenantId,
-      options.before ?? null,
-      options.states ?? null,
-      options.task ?? null,
-      options.queue ?? null,
-      options.tag ?? null,
-      options.limit,
-    ],
-  );
-  return rows;
-}
-
 /** Which of these jobs have ended: the floor under `?wait=` when no wake-up arrives. */
 export async function listFinal(db: Queryable, ids: readonly string[]): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(

@@ -1,0 +1,166 @@
+/**
+ * Searching a tenant's jobs, newest first, by terms that all have to hold.
+ *
+ * Any term may hold for nothing at all, so one search could read every job there is. It reads a window of ids at a time
+ * instead, and stops when its time is up: the answer then holds fewer jobs than asked for (perhaps none) and says
+ * where to go on. An index per term was the alternative; each would be paid for by every accept and every state change.
+ */
+import { assertNever } from '../errors.ts';
+import type { JobState } from '../domain/job.ts';
+import type { JobRow } from './jobs.ts';
+import type { Queryable } from './pool.ts';
+
+/** The values of one term are alternatives. */
+export type JobTerm = { readonly isNegated: boolean } & (
+  | { readonly type: 'state'; readonly states: readonly JobState[] }
+  | { readonly type: 'task'; readonly names: readonly string[]; readonly prefixes: readonly string[] }
+  | { readonly type: 'queue'; readonly names: readonly string[] }
+  | { readonly type: 'tag'; readonly tags: readonly string[] }
+  | { readonly type: 'id'; readonly ids: readonly string[] }
+  /** Each alternative holds when all of its comparisons do. */
+  | { readonly type: 'created'; readonly alternatives: readonly (readonly CreatedComparison[])[] }
+  | { readonly type: 'duration'; readonly comparisons: readonly { operator: Operator; ms: number }[] }
+  /** Somewhere in the error message or the input, in upper or lower case. */
+  | { readonly type: 'text'; readonly texts: readonly string[] }
+);
+
+export type Operator = '<' | '<=' | '>' | '>=';
+
+/** `created:>1h` compares the age, `created:>2026-01-01` the instant. */
+export type CreatedComparison =
+  | { readonly operator: Operator; readonly ageMs: number }
+  | { readonly operator: Operator; readonly at: Date };
+
+/** What a list shows of a job: all but what may be large. */
+export type JobSummaryRow = Omit<JobRow, 'input' | 'result'>;
+
+export interface JobPage {
+  readonly rows: readonly JobSummaryRow[];
+  /** Go on before this id; undefined when everything was looked at. */
+  readonly next: string | undefined;
+}
+
+const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
+  worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
+
+const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+
+/**
+ * @param options.before only jobs with smaller ids, that is, older ones.
+ * @param options.windowRows jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read.
+ * @param options.budgetMs no further window is begun after this time. Default 2,000.
+ */
+export async function searchJobs(
+  db: Queryable,
+  tenantId: string,
+  options: {
+    terms: readonly JobTerm[];
+    limit: number;
+    before?: string;
+    windowRows?: number;
+    budgetMs?: number;
+  },
+): Promise<JobPage> {
+  const { terms, limit, budgetMs = 2_000 } = options;
+  const windowRows = options.windowRows ?? (terms.some((term) => term.type === 'text') ? 2_000 : 20_000);
+  // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page.
+  const isUnbounded = terms.length === 0 || terms.some((term) => term.type === 'id' && !term.isNegated);
+  const startedMs = performance.now();
+  const rows: JobSummaryRow[] = [];
+  let before = options.before ?? newestId;
+  for (;;) {
+    const end = isUnbounded ? undefined : await findWindowEnd(db, tenantId, before, windowRows);
+    // One more than asked for tells whether there is another page.
+    const wanted = limit + 1 - rows.length;
+    rows.push(...(await findInWindow(db, tenantId, { terms, before, end, limit: wanted })));
+    if (rows.length > limit) return { rows: rows.slice(0, limit), next: rows[limit - 1]?.id };
+    if (end === undefined) return { rows, next: undefined };
+    before = end;
+    if (performance.now() - startedMs > budgetMs) return { rows, next: before };
+  }
+}
+
+/** The id of the last of `windowRows` jobs before `before`; undefined when there are fewer. Reads the index only. */
+async function findWindowEnd(
+  db: Queryable,
+  tenantId: string,
+  before: string,
+  windowRows: number,
+): Promise<string | undefined> {
+  const { rows } = await db.query<{ id: string }>(
+    'SELECT id FROM jobs WHERE tenant_id = $1 AND id < $2 ORDER BY id DESC OFFSET $3 LIMIT 1',
+    [tenantId, before, windowRows - 1],
+  );
+  return rows[0]?.id;
+}
+
+async function findInWindow(
+  db: Queryable,
+  tenantId: string,
+  window: { terms: readonly JobTerm[]; before: string; end: string | undefined; limit: number },
+): Promise<JobSummaryRow[]> {
+  const values: unknown[] = [tenantId, window.before, window.end ?? null, window.limit];
+  const param = (value: unknown) => `$${values.push(value)}`;
+  const conditions = window.terms.map((term) => {
+    const condition = toCondition(term, param);
+    // A job without an error or a start does not fit the term, so it fits its negation.
+    return term.isNegated ? `(${condition}) IS NOT TRUE` : `(${condition})`;
+  });
+  const { rows } = await db.query<JobSummaryRow>(
+    `SELECT ${columns} FROM jobs WHERE ${['tenant_id = $1', 'id < $2', '($3::uuid IS NULL OR id >= $3)', ...conditions].join(' AND ')}
+     ORDER BY id DESC LIMIT $4`,
+    values,
+  );
+  return rows;
+}
+
+type Param = (value: unknown) => string;
+
+function toCondition(term: JobTerm, param: Param): string {
+  switch (term.type) {
+    case 'state':
+      return `state = ANY(${param(term.states)}::job_state[])`;
+    case 'task':
+      return `task = ANY(${param(term.names)}::text[]) OR task LIKE ANY(${param(term.prefixes.map((prefix) => `${escapeLike(prefix)}%`))}::text[])`;
+    case 'queue':
+      return `queue = ANY(${param(term.names)}::text[])`;
+    case 'tag':
+      return `tags && ${param(term.tags)}::text[]`;
+    case 'id':
+      return `id = ANY(${param(term.ids)}::uuid[])`;
+    case 'created':
+      return term.alternatives
+        .map((all) => `(${all.map((one) => compareCreated(one, param)).join(' AND ')})`)
+        .join(' OR ');
+    case 'duration':
+      return term.comparisons
+        .map(({ operator, ms }) => `${durationSql} ${operator} ${param(ms)} * interval '1 ms'`)
+        .join(' OR ');
+    case 'text':
+      return `error->>'message' ILIKE ANY(${param(term.texts.map(toPattern))}::text[]) OR input::text ILIKE ANY(${param(term.texts.map(toJsonPattern))}::text[])`;
+    default:
+      return assertNever(term);
+  }
+}
+
+// How long the last run took, or has been taking; a job that waits for another attempt has no running time.
+const durationSql = `(CASE WHEN finished_at IS NOT NULL THEN finished_at - started_at WHEN state = 'active' THEN now() - started_at END)`;
+
+function compareCreated(comparison: CreatedComparison, param: Param): string {
+  return 'at' in comparison
+    ? `created_at ${comparison.operator} ${param(comparison.at)}::timestamptz`
+    : `now() - created_at ${comparison.operator} ${param(comparison.ageMs)} * interval '1 ms'`;
+}
+
+function toPattern(text: string): string {
+  return `%${escapeLike(text)}%`;
+}
+
+/** Text inside jsonb is written with JSON's escapes: a quote is found as `\"`. */
+function toJsonPattern(text: string): string {
+  return toPattern(JSON.stringify(text).slice(1, -1));
+}
+
+function escapeLike(text: string): string {
+  return text.replaceAll(/[\\%_]/g, String.raw`\$&`);
+}
