@@ -4,7 +4,7 @@ import sharp, { type Sharp } from 'sharp';
 import { describe, expect, it } from 'vitest';
 import { InvalidInputError, z } from '#shared/tasks/define-task.ts';
 import { runTask, testFile, type TaskRunOptions, type TestFile } from '#shared/tasks/testing.ts';
-import { jpegWithScans } from '#test/fixtures/make/hostile.ts';
+import { gifAnnouncing, jpegWithScans } from '#test/fixtures/make/hostile.ts';
 import handler from './handler.ts';
 import { outputFormats, task } from './task.ts';
 
@@ -147,6 +147,13 @@ describe('image.resize: formats', () => {
     expect(outputs[0]?.mediaType).toBe(`image/${format}`);
     expect(metadata.width).toBe(30);
     expect(result).toMatchObject({ format, width: 30, frames: metadata.pages ?? 1 });
+  });
+
+  it('adds no transparency to HEIC', async () => {
+    for (const format of ['png', 'webp', 'avif'] as const) {
+      const { metadata } = await resize(fixture('photo.heic'), { width: 30, format });
+      expect(metadata.hasAlpha).toBe(false);
+    }
   });
 
   it('keeps the format, and writes JPEG for HEIC', async () => {
@@ -337,8 +344,7 @@ describe('image.resize: what it refuses', () => {
   });
 
   it('an animation of more than 500 frames', async () => {
-    const many = await animation(501, 16);
-    expect(await refusal(testFile(many))).toContain('has 501 frames; at most 500');
+    expect(await refusal(testFile(gifAnnouncing(16, 16, 501)))).toContain('has 501 frames; at most 500');
     expect((await resize(testFile(await animation(500, 16)), { width: 8 })).result.frames).toBe(500);
   });
 
@@ -354,6 +360,18 @@ describe('image.resize: what it refuses', () => {
       .png()
       .toBuffer();
     expect(await refusal(testFile(column), { width: 9_000 })).toContain('9000 × 4500000');
+  });
+
+  it('an animation with too many pixels in all frames together', async () => {
+    expect(await refusal(testFile(gifAnnouncing(7_000, 7_000, 5)))).toContain(
+      'has 5 frames of 7000 × 7000 pixels, together 245 megapixels; at most 200 megapixels',
+    );
+  });
+
+  it('a HEIC file that would fill the memory', async () => {
+    const photo = await readFile(join(fixtures, 'photo.heic'));
+    const padded = Buffer.concat([photo, Buffer.alloc(100_000_000)]);
+    expect(await refusal(testFile(padded))).toContain('at most 100000000 are allowed');
   });
 
   it('an animation whose frames would become too many pixels together', async () => {
