@@ -1,7 +1,6 @@
 /** The worker process: wiring only, top to bottom in start order; the lifecycle stops it in reverse. */
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
-import { mkdir } from 'node:fs/promises';
 import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
 import { createClaimJobs } from '#shared/db/claim-jobs.ts';
@@ -13,7 +12,12 @@ import { registerWorker, removeWorker } from '#shared/db/workers.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
-import { checkRedis, createConsumerConnection, createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
+import {
+  checkRedis,
+  createConsumerConnection,
+  createProducerConnection,
+  createSubscriberConnection,
+} from '#shared/queue/connections.ts';
 import { createConsumer } from '#shared/queue/consumer.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
@@ -34,7 +38,7 @@ import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
 import { assignSlots } from './slots.ts';
 import { createHostPool } from './task-host/host-pool.ts';
-import { createHostHome } from './task-host/scratch.ts';
+import { createWorkerScratch, openWayToScratch } from './task-host/scratch.ts';
 import { findPrivileges } from './task-host/privileges.ts';
 
 const config = readConfig();
@@ -53,7 +57,12 @@ const slots = assignSlots(definitions, {
 const queues = Object.keys(slots.perQueue);
 
 await migrate(config.DATABASE_URL);
-const db = createDb({ url: config.DATABASE_URL, size: config.WINDLASS_DB_POOL, timeoutMs: config.WINDLASS_DB_TIMEOUT_MS, name: 'windlass-worker' });
+const db = createDb({
+  url: config.DATABASE_URL,
+  size: config.WINDLASS_DB_POOL,
+  timeoutMs: config.WINDLASS_DB_TIMEOUT_MS,
+  name: 'windlass-worker',
+});
 lifecycle.onStop('postgres', () => db.end());
 await ensureQueues(db, queues);
 
@@ -68,17 +77,18 @@ const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX, log })
 const signals = createSignalPublisher({ redis, prefix: config.REDIS_PREFIX });
 
 const dataDir = resolve(config.WINDLASS_DATA_DIR);
-const scratchRoot = join(dataDir, 'scratch');
-const scratchDir = join(scratchRoot, workerId);
-await mkdir(scratchRoot, { recursive: true, mode: 0o711 });
-await createHostHome(scratchDir, undefined);
+const scratch = await createWorkerScratch(dataDir, workerId);
 const storage = createFsStorage({ dir: join(dataDir, 'files') });
 const privileges = findPrivileges(config.WINDLASS_HOST_UID_BASE);
-if (privileges.uidBase === undefined) log.info({ reason: privileges.reason }, 'task hosts run as the same user as the worker');
+if (privileges.uidBase === undefined)
+  log.info({ reason: privileges.reason }, 'task hosts run as the same user as the worker');
+else await openWayToScratch(dataDir, scratch);
+
+const isolation = privileges.uidBase === undefined ? 'process' : 'user';
 
 const pool = createHostPool({
   size: slots.process,
-  dir: scratchDir,
+  dir: scratch.dir,
   limits: {
     memoryMax: config.WINDLASS_HOST_MEMORY_MAX,
     fileBytesMax: config.WINDLASS_HOST_FILE_BYTES_MAX,
@@ -93,7 +103,7 @@ lifecycle.onStop('task hosts', () => pool.close());
 
 await registerWorker(
   db,
-  { id: workerId, host: hostname(), pid: process.pid, version: readVersion(), slots: slots.perQueue },
+  { id: workerId, host: hostname(), pid: process.pid, version: readVersion(), slots: slots.perQueue, isolation },
   config.WINDLASS_LEASE_MS,
 );
 const runs = createRuns();
@@ -103,7 +113,8 @@ const lease = createLeaseKeeper({
   leaseMs: config.WINDLASS_LEASE_MS,
   runs,
   // Another process takes over with a new id: nothing of this one can be trusted to be in step.
-  onDead: () => lifecycle.fail(new Error('The lease of this worker ran out.'), 'declared dead by another worker'),
+  onDead: () =>
+    lifecycle.fail(new Error('The lease of this worker ran out.'), 'declared dead by another worker'),
   log,
 });
 lifecycle.onStop('lease', async () => {
@@ -122,13 +133,24 @@ const reaper = createReaper({
   onRevived: () => feeder.wake(),
   log,
 });
-const janitor = createJanitor({ db, storage, scratchRoot, idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS, log });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor })) lifecycle.onStop(name, () => loop.stop());
+const janitor = createJanitor({
+  db,
+  storage,
+  scratchRoot: scratch.root,
+  idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS,
+  log,
+});
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor }))
+  lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
   db,
   storage,
-  limits: { resultBytesMax: config.WINDLASS_RESULT_BYTES_MAX, filesMax: config.WINDLASS_OUTPUT_FILES_MAX, fileBytesMax: config.WINDLASS_FILE_BYTES_MAX },
+  limits: {
+    resultBytesMax: config.WINDLASS_RESULT_BYTES_MAX,
+    filesMax: config.WINDLASS_OUTPUT_FILES_MAX,
+    fileBytesMax: config.WINDLASS_FILE_BYTES_MAX,
+  },
 });
 const { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS } = config;
 const settles = createSettleRuns(db);
@@ -142,7 +164,7 @@ const runJob = createRunJob({
     db,
     storage,
     outputStore,
-    dir: scratchDir,
+    dir: join(scratch.dir, 'inline'),
     settings: { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS },
   }),
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
@@ -180,7 +202,8 @@ lifecycle.onStop('consumers', async () => {
   await Promise.all(consumers.map((consumer) => consumer.close()));
 });
 
-await listenForSignal({
+// Not awaited: without Redis, too, jobs become due, those of dead workers are moved on, and expired ones are deleted.
+listenForSignal({
   redis: subscriber,
   prefix: config.REDIS_PREFIX,
   channel: 'cancel',
@@ -188,16 +211,28 @@ await listenForSignal({
   listener: (jobId) => {
     if (runs.find(jobId) !== undefined) lease.wake();
   },
-});
+}).catch(() => {});
 for (const loop of [feeder, reaper, janitor]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
-  const health = await startHealthServer({ port: config.WINDLASS_HEALTH_PORT, lease, leaseMs: config.WINDLASS_LEASE_MS });
+  const health = await startHealthServer({
+    port: config.WINDLASS_HEALTH_PORT,
+    lease,
+    leaseMs: config.WINDLASS_LEASE_MS,
+  });
   lifecycle.onStop('health', () => health.close());
 }
-log.info({ slots: slots.perQueue, tasks: [...tasks.keys()], isolation: privileges.uidBase === undefined ? 'process' : 'process and user' }, 'worker ready');
+log.info(
+  {
+    slots: slots.perQueue,
+    tasks: [...tasks.keys()],
+    isolation,
+  },
+  'worker ready',
+);
 process.send?.({ ready: true });
 
 async function waitForRuns(running: typeof runs, deadlineMs: number): Promise<void> {
   const until = performance.now() + deadlineMs;
-  while (running.list().length > 0 && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (running.list().length > 0 && performance.now() < until)
+    await new Promise((resolve) => setTimeout(resolve, 20));
 }

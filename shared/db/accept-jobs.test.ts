@@ -21,7 +21,7 @@ beforeEach(async () => {
   world = await createWorld();
   db = createDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q']);
-  await registerWorker(db, { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 } }, 60_000);
+  await registerWorker(db, { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' }, 60_000);
 });
 afterEach(async () => {
   await db.end();

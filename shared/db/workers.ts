@@ -17,13 +17,23 @@ export interface WorkerRow {
   readonly version: string;
   /** Jobs at once, per queue. */
   readonly slots: Readonly<Record<string, number>>;
+  /** Do its task hosts run under user ids of their own, or only as processes of their own? */
+  readonly isolation: 'user' | 'process';
 }
 
 export async function registerWorker(db: Queryable, worker: WorkerRow, leaseMs: number): Promise<void> {
   await db.query(
-    `INSERT INTO workers (id, host, pid, version, slots, lease_until)
-     VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 ms')`,
-    [worker.id, worker.host, worker.pid, worker.version, JSON.stringify(worker.slots), leaseMs],
+    `INSERT INTO workers (id, host, pid, version, slots, isolation, lease_until)
+     VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 ms')`,
+    [
+      worker.id,
+      worker.host,
+      worker.pid,
+      worker.version,
+      JSON.stringify(worker.slots),
+      worker.isolation,
+      leaseMs,
+    ],
   );
 }
 
@@ -180,4 +190,15 @@ export async function pruneWorkers(db: Queryable): Promise<number> {
 export async function listLiveWorkers(db: Queryable): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>('SELECT id FROM workers WHERE reaped_at IS NULL');
   return rows.map((row) => row.id);
+}
+
+/** Live workers, and how many of them keep task hosts apart by process only. */
+export async function countLiveWorkers(
+  db: Queryable,
+): Promise<{ live: number; withoutUserIsolation: number }> {
+  const { rows } = await db.query<{ live: number; without: number }>(
+    `SELECT count(*) AS live, count(*) FILTER (WHERE isolation <> 'user') AS without
+     FROM workers WHERE reaped_at IS NULL AND lease_until > now()`,
+  );
+  return { live: rows[0]?.live ?? 0, withoutUserIsolation: rows[0]?.without ?? 0 };
 }

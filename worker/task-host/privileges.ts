@@ -16,11 +16,17 @@ const needed = { CAP_CHOWN: 0, CAP_KILL: 5, CAP_SETGID: 6, CAP_SETUID: 7 } as co
  * users could not read, so it is only done where the image asks for it by its group.
  */
 export function findPrivileges(uidBase: number): Privileges {
-  if (process.platform !== 'linux' || process.getuid?.() !== 0) return { uidBase: undefined, reason: 'the worker is not uid 0 on Linux' };
-  if (process.getgid?.() === 0) return { uidBase: undefined, reason: 'the worker runs with the group of root; the image runs it as 0:10001' };
+  if (process.platform !== 'linux' || process.getuid?.() !== 0)
+    return { uidBase: undefined, reason: 'the worker is not uid 0 on Linux' };
+  if (process.getgid?.() === 0)
+    return {
+      uidBase: undefined,
+      reason: 'the worker runs with the group of root; the image runs it as 0:10001',
+    };
   const effective = readEffectiveCapabilities();
   const missing = Object.entries(needed).filter(([, bit]) => ((effective >> BigInt(bit)) & 1n) === 0n);
-  if (missing.length > 0) return { uidBase: undefined, reason: `missing ${missing.map(([name]) => name).join(', ')}` };
+  if (missing.length > 0)
+    return { uidBase: undefined, reason: `missing ${missing.map(([name]) => name).join(', ')}` };
   return { uidBase, reason: undefined };
 }
 

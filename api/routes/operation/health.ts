@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { countLiveWorkers } from '#shared/db/workers.ts';
+import type { ApiDeps } from '../../deps.ts';
 import { defineRoute } from '../../http/define-route.ts';
 
 const status = z.object({ status: z.string() });
@@ -25,14 +27,18 @@ export const getReadyz = defineRoute({
   scope: 'public',
   tag: 'Operation',
   summary: 'Can this process take requests?',
-  description: 'Needs Postgres and a writable storage, and not to be stopping. Redis is reported only: jobs are accepted without it.',
+  description:
+    'Needs Postgres and a writable storage, and not to be stopping. Redis is reported only: jobs are accepted without it.',
   responses: {
-    200: { description: 'Ready.', schema: z.object({ status: z.string(), checks: z.record(z.string(), z.string()) }) },
+    200: {
+      description: 'Ready.',
+      schema: z.object({ status: z.string(), checks: z.record(z.string(), z.string()) }),
+    },
     503: { description: 'Not ready; `checks` says why.' },
   },
   async handle({ deps, res }) {
-    const [postgres, storage] = await Promise.all([
-      check(() => deps.db.query('SELECT 1')),
+    const [{ postgres, workers }, storage] = await Promise.all([
+      checkPostgres(deps),
       check(() => deps.storage.check()),
     ]);
     const checks = {
@@ -40,12 +46,26 @@ export const getReadyz = defineRoute({
       storage,
       redis: deps.isRedisUp() ? 'ok' : 'away (jobs are accepted and wait)',
       process: deps.isStopping() ? 'stopping' : 'ok',
-      isolation: 'the log of each worker says how its task hosts are isolated',
+      workers,
     };
     const isReady = postgres === 'ok' && storage === 'ok' && !deps.isStopping();
     res.status(isReady ? 200 : 503).json({ status: isReady ? 'ready' : 'not ready', checks });
   },
 });
+
+/** Workers are reported only: the api accepts jobs while there are none. */
+async function checkPostgres(deps: ApiDeps): Promise<{ postgres: string; workers: string }> {
+  let workers = 'unknown';
+  const postgres = await check(async () => {
+    const { live, withoutUserIsolation } = await countLiveWorkers(deps.db);
+    const apart =
+      withoutUserIsolation === 0
+        ? 'each task host has a user id of its own'
+        : `${withoutUserIsolation} run task hosts as their own user`;
+    workers = live === 0 ? 'none (jobs are accepted and wait)' : `${live} live, ${apart}`;
+  });
+  return { postgres, workers };
+}
 
 /** "ok", or what failed, within a bounded time. */
 async function check(probe: () => Promise<unknown>): Promise<string> {

@@ -37,6 +37,8 @@ CREATE TABLE workers (
   pid         integer NOT NULL,
   version     text NOT NULL,
   slots       jsonb NOT NULL,
+  -- How its task hosts are kept apart: `user` (a user id of their own each) or `process`.
+  isolation   text NOT NULL CHECK (isolation IN ('user', 'process')),
   -- Claims in the last second, per queue: the measured drain from which the window follows.
   drain       jsonb NOT NULL DEFAULT '{}',
   memory_bytes bigint NOT NULL DEFAULT 0,
