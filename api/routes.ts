@@ -1,4 +1,6 @@
 import type { Route } from './http/define-route.ts';
+import { createEmail } from './routes/emails/create-email.ts';
+import { listTemplates } from './routes/emails/list-templates.ts';
 import { createFile } from './routes/files/create-file.ts';
 import { deleteFile } from './routes/files/delete-file.ts';
 import { getFile } from './routes/files/get-file.ts';
@@ -26,6 +28,8 @@ export const routes: readonly Route[] = [
   createFile,
   getFile,
   deleteFile,
+  createEmail,
+  listTemplates,
   listTasks,
   getTask,
   createKey,
