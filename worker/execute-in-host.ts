@@ -5,7 +5,8 @@ import type { Storage } from '#shared/storage/storage.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Execute } from './run-job.ts';
 import type { HostPool } from './task-host/host-pool.ts';
-import { createRunDir, removeTree, type RunDir } from './task-host/scratch.ts';
+import { removeTree } from './task-host/remove-tree.ts';
+import { createRunDir, type RunDir } from './task-host/scratch.ts';
 
 export function createExecuteInHost(options: {
   pool: HostPool;

@@ -15,7 +15,7 @@ import type { InlineTaskContext, TaskContext } from '#shared/tasks/task-context.
 import { EffectUnknownError } from '#shared/tasks/task-errors.ts';
 import type { HostEnd } from './task-host/host.ts';
 import { runHandler, type HandlerEnd } from './task-host/run-handler.ts';
-import { removeTree } from './task-host/scratch.ts';
+import { removeTree } from './task-host/remove-tree.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Execute } from './run-job.ts';
 
@@ -31,7 +31,7 @@ export function createExecuteInline(options: {
 }): Execute {
   const { db, storage, outputStore, dir, settings } = options;
   return async (job, task, run, reports) => {
-    const runDir = join(dir, 'inline', `${job.id}-${job.fence}`);
+    const runDir = join(dir, `${job.id}-${job.fence}`);
     const outDir = join(runDir, 'out');
     let hasDir = false;
     const need = (path: string): string => {

@@ -34,25 +34,45 @@ export interface ServiceWorld {
 
 type Env = Readonly<Record<string, string>>;
 
-export async function startApi(world: ServiceWorld, env: Env = {}): Promise<ApiProcess> {
-  const started = start('api/main.ts', world, { PORT: '0', ...env });
+/** @param through a command that runs the one after it with other rights, `setpriv` for example. */
+export async function startApi(
+  world: ServiceWorld,
+  env: Env = {},
+  through: readonly string[] = [],
+): Promise<ApiProcess> {
+  const started = start('api/main.ts', world, { PORT: '0', ...env }, through);
   const message = await ready(started);
   return { ...started.process, url: `http://127.0.0.1:${message.port}` };
 }
 
-export async function startWorker(world: ServiceWorld, env: Env = {}): Promise<ServiceProcess> {
-  const started = start('worker/main.ts', world, { WINDLASS_SLOTS: '2', ...env });
+/** @param through as in `startApi`. */
+export async function startWorker(
+  world: ServiceWorld,
+  env: Env = {},
+  through: readonly string[] = [],
+): Promise<ServiceProcess> {
+  const started = start('worker/main.ts', world, { WINDLASS_SLOTS: '2', ...env }, through);
   await ready(started);
   return started.process;
 }
 
 /** Starts without waiting for readiness, for processes that are expected to die early. */
-export function startUnready(main: 'api/main.ts' | 'worker/main.ts', world: ServiceWorld, env: Env = {}): ServiceProcess {
+export function startUnready(
+  main: 'api/main.ts' | 'worker/main.ts',
+  world: ServiceWorld,
+  env: Env = {},
+): ServiceProcess {
   return start(main, world, env).process;
 }
 
-function start(main: string, world: ServiceWorld, env: Env): { process: ServiceProcess; child: ChildProcess } {
-  const child = spawn(process.execPath, [main], {
+function start(
+  main: string,
+  world: ServiceWorld,
+  env: Env,
+  through: readonly string[] = [],
+): { process: ServiceProcess; child: ChildProcess } {
+  const [program = process.execPath, ...args] = [...through, process.execPath, main];
+  const child = spawn(program, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     env: {
@@ -71,7 +91,9 @@ function start(main: string, world: ServiceWorld, env: Env): { process: ServiceP
   });
   const lines: string[] = [];
   for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8').on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line !== '')));
+    stream
+      ?.setEncoding('utf8')
+      .on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line !== '')));
   }
   const exited = once(child, 'exit').then(([code]) => code as number | null);
   const { pid } = child;
@@ -98,14 +120,20 @@ function start(main: string, world: ServiceWorld, env: Env): { process: ServiceP
 async function ready(started: { process: ServiceProcess; child: ChildProcess }): Promise<{ port?: number }> {
   const message = once(started.child, 'message').then(([value]) => value as { port?: number });
   const early = started.process.exited.then((code) => {
-    throw new Error(`The process ended with code ${code} before it was ready:\n${started.process.lines.slice(-20).join('\n')}`);
+    throw new Error(
+      `The process ended with code ${code} before it was ready:\n${started.process.lines.slice(-20).join('\n')}`,
+    );
   });
   return Promise.race([message, early]);
 }
 
 /** A client with the admin key. */
 export function createClient(url: string, key: string = testKey) {
-  async function request(method: string, path: string, options: { json?: unknown; body?: BodyInit; headers?: Env } = {}): Promise<Response> {
+  async function request(
+    method: string,
+    path: string,
+    options: { json?: unknown; body?: BodyInit; headers?: Env } = {},
+  ): Promise<Response> {
     return fetch(url + path, {
       method,
       redirect: 'manual',
@@ -114,16 +142,24 @@ export function createClient(url: string, key: string = testKey) {
         ...(options.json !== undefined && { 'content-type': 'application/json' }),
         ...options.headers,
       },
-      ...(options.json !== undefined ? { body: JSON.stringify(options.json) } : options.body !== undefined && { body: options.body }),
+      ...(options.json !== undefined
+        ? { body: JSON.stringify(options.json) }
+        : options.body !== undefined && { body: options.body }),
     });
   }
   return {
     request,
     get: (path: string, headers?: Env) => request('GET', path, headers === undefined ? {} : { headers }),
-    post: (path: string, json?: unknown, headers?: Env) => request('POST', path, { ...(json !== undefined && { json }), ...(headers !== undefined && { headers }) }),
+    post: (path: string, json?: unknown, headers?: Env) =>
+      request('POST', path, {
+        ...(json !== undefined && { json }),
+        ...(headers !== undefined && { headers }),
+      }),
     /** Queues a job and returns its id. @throws Error unless it was accepted. */
     async submit(task: string, input: unknown = {}, options?: unknown): Promise<string> {
-      const response = await request('POST', '/v1/jobs', { json: { task, input, ...(options !== undefined && { options }) } });
+      const response = await request('POST', '/v1/jobs', {
+        json: { task, input, ...(options !== undefined && { options }) },
+      });
       if (response.status !== 202) throw new Error(`${response.status} ${await response.text()}`);
       return ((await response.json()) as { id: string }).id;
     },
@@ -154,7 +190,12 @@ export interface TestJob {
   readonly state: string;
   readonly result: any;
   readonly error: { code: string; message: string; retryable: boolean } | null;
-  readonly attempts: { number: number; outcome: string; worker: string; error: { code: string; message: string } | null }[];
+  readonly attempts: {
+    number: number;
+    outcome: string;
+    worker: string;
+    error: { code: string; message: string } | null;
+  }[];
   readonly files: { id: string; name: string; size: number; sha256: string }[];
   readonly progress: { percent: number; message: string | null };
   readonly [key: string]: unknown;

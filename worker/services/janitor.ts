@@ -7,12 +7,18 @@ import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pruneIdempotencyKeys } from '#shared/db/idempotency.ts';
 import type { Db } from '#shared/db/pool.ts';
-import { deletePurgedJobs, listUnknownFiles, pruneFiles, prunePendingFiles, purgeJobs } from '#shared/db/retention.ts';
+import {
+  deletePurgedJobs,
+  listUnknownFiles,
+  pruneFiles,
+  prunePendingFiles,
+  purgeJobs,
+} from '#shared/db/retention.ts';
 import { listLiveWorkers } from '#shared/db/workers.ts';
 import type { Logger } from '#shared/log.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import { killOrphansOfDeadWorkers } from '../task-host/processes.ts';
-import { removeTree } from '../task-host/scratch.ts';
+import { removeTree } from '../task-host/remove-tree.ts';
 import { createLoop, type Loop } from './loop.ts';
 
 const everyMs = 60_000;
@@ -52,7 +58,14 @@ export function createJanitor(options: {
       await Promise.all(fileIds.map((id) => storage.delete(id)));
       total.jobs += purged.jobs;
       total.files += fileIds.length;
-      if (purged.jobs < batch && tombstones < batch && uploads.length < batch && pending.length < batch && keys < batch) return total;
+      if (
+        purged.jobs < batch &&
+        tombstones < batch &&
+        uploads.length < batch &&
+        pending.length < batch &&
+        keys < batch
+      )
+        return total;
     }
   }
 
@@ -83,7 +96,10 @@ export function createJanitor(options: {
     let deleted = 0;
     for (const name of await readdir(scratchRoot).catch(() => [])) {
       const path = join(scratchRoot, name);
-      const age = await stat(path).then((entry) => Date.now() - entry.mtimeMs, () => 0);
+      const age = await stat(path).then(
+        (entry) => Date.now() - entry.mtimeMs,
+        () => 0,
+      );
       if (live.has(name) || age < Math.min(olderThanMs, 60_000)) continue;
       await removeTree(path);
       deleted += 1;

@@ -5,7 +5,8 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from '#shared/log.ts';
-import { createHostHome, removeTree } from './scratch.ts';
+import { removeTree } from './remove-tree.ts';
+import { createHostDir } from './scratch.ts';
 import { spawnHost, type HostLimits, type TaskHost } from './host.ts';
 
 export interface HostPool {
@@ -35,12 +36,13 @@ export function createHostPool(options: {
 
   async function start(): Promise<TaskHost> {
     const slot = freeSlots.shift();
-    if (slot === undefined) throw new Error('The pool of task hosts is full; this is a mistake in the accounting of slots.');
+    if (slot === undefined)
+      throw new Error('The pool of task hosts is full; this is a mistake in the accounting of slots.');
     try {
-      const home = join(dir, randomUUID());
+      const hostDir = join(dir, randomUUID());
       const uid = uidBase === undefined ? undefined : uidBase + slot;
-      await createHostHome(home, uid);
-      const host = spawnHost({ dir: home, limits, uid, compileCache, log });
+      await createHostDir(hostDir, uid);
+      const host = spawnHost({ dir: hostDir, limits, uid, compileCache, log });
       slotOf.set(host, slot);
       return host;
     } catch (err) {
@@ -87,10 +89,17 @@ export function createHostPool(options: {
   return {
     async acquire(tenantId) {
       // A host may have died while idle (out of memory, an operator's kill).
-      for (let dead = take((host) => !host.isReusable()); dead !== undefined; dead = take((host) => !host.isReusable())) void end(dead);
+      for (
+        let dead = take((host) => !host.isReusable());
+        dead !== undefined;
+        dead = take((host) => !host.isReusable())
+      )
+        void end(dead);
       let host: TaskHost | undefined;
       while (host === undefined) {
-        host = take((candidate) => candidate.tenantId === tenantId) ?? take((candidate) => candidate.tenantId === undefined);
+        host =
+          take((candidate) => candidate.tenantId === tenantId) ??
+          take((candidate) => candidate.tenantId === undefined);
         if (host !== undefined) break;
         if (freeSlots.length > 0) host = await start();
         else {

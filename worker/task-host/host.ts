@@ -9,7 +9,15 @@ import type { Duplex } from 'node:stream';
 import { cleanText } from '#shared/domain/text.ts';
 import type { Logger } from '#shared/log.ts';
 import { createMark, killHostProcesses, killStrays, markVariable, signalGroup } from './processes.ts';
-import { createLineSplitter, fromHost, type FromHost, type RunMessage, type ThrownKind, type ToHost } from './protocol.ts';
+import {
+  createLineSplitter,
+  fromHost,
+  type FromHost,
+  type RunMessage,
+  type ThrownKind,
+  type ToHost,
+} from './protocol.ts';
+import { homeOf } from './scratch.ts';
 
 export interface HostLimits {
   /** RLIMIT_DATA in bytes. */
@@ -25,7 +33,12 @@ export interface HostLimits {
 /** How a run in a host ended. `died` carries what the operator needs to understand a crash. */
 export type HostEnd =
   | { readonly type: 'returned' }
-  | { readonly type: 'threw'; readonly kind: ThrownKind; readonly message: string; readonly delayMs: number | undefined }
+  | {
+      readonly type: 'threw';
+      readonly kind: ThrownKind;
+      readonly message: string;
+      readonly delayMs: number | undefined;
+    }
   | { readonly type: 'died'; readonly description: string }
   /** It was aborted from here, and has stopped (by itself or by force). */
   | { readonly type: 'stopped' };
@@ -40,7 +53,14 @@ export interface TaskHost {
   tenantId: string | undefined;
   readonly isReusable: () => boolean;
   /** @param signal aborting it ends the run within 3 s, whatever the handler does. */
-  run(message: RunMessage, io: { signal: AbortSignal; onProgress(percent: number, message: string | undefined): void; onLog(message: string): void }): Promise<HostEnd>;
+  run(
+    message: RunMessage,
+    io: {
+      signal: AbortSignal;
+      onProgress(percent: number, message: string | undefined): void;
+      onLog(message: string): void;
+    },
+  ): Promise<HostEnd>;
   /** Kills the host and all that it started. */
   kill(): Promise<void>;
 }
@@ -62,7 +82,8 @@ export function spawnHost(options: {
   const mark = createMark(id);
   const child = spawnLimited({ dir, limits, uid, mark, compileCache });
   const pid = child.pid;
-  if (pid === undefined) throw new Error('A task host could not be started: the system is out of processes or memory.');
+  if (pid === undefined)
+    throw new Error('A task host could not be started: the system is out of processes or memory.');
 
   const socket = child.stdio[3] as unknown as Duplex;
   let jobs = 0;
@@ -84,7 +105,9 @@ export function spawnHost(options: {
     stderr = (stderr + chunk.toString('utf8')).slice(-stderrBytesMax);
   });
   // What a handler prints is for its author's eyes while developing, and nobody's protocol.
-  child.stdout?.on('data', (chunk: Buffer) => log.debug({ hostPid: pid, text: cleanText(chunk.toString('utf8'), 1_000) }, 'task host printed'));
+  child.stdout?.on('data', (chunk: Buffer) =>
+    log.debug({ hostPid: pid, text: cleanText(chunk.toString('utf8'), 1_000) }, 'task host printed'),
+  );
   socket.on('error', () => {});
   socket.on(
     'data',
@@ -147,7 +170,12 @@ export function spawnHost(options: {
         if (end.hasSpawned) killStrays({ mark, uid, exceptPid: pid });
         if (end.type === 'returned') return { type: 'returned' };
         if (io.signal.aborted) return { type: 'stopped' };
-        return { type: 'threw', kind: end.kind, message: cleanText(end.message, 2_000), delayMs: end.delayMs };
+        return {
+          type: 'threw',
+          kind: end.kind,
+          message: cleanText(end.message, 2_000),
+          delayMs: end.delayMs,
+        };
       }
       if (io.signal.aborted) return { type: 'stopped' };
       return { type: 'died', description: describeDeath(end, stderr) };
@@ -169,9 +197,18 @@ function parseMessage(line: string): FromHost | undefined {
 }
 
 function describeDeath(end: { code: number | null; signal: NodeJS.Signals | null }, stderr: string): string {
-  const how = end.signal === null ? `exited with code ${end.code ?? 'unknown'}` : `was killed by ${end.signal}`;
-  const lines = stderr.trim().split('\n').filter((line) => line.trim() !== '').slice(-5).join('\n');
-  return cleanText(`The process that ran the task ${how}.${lines === '' ? '' : ` Its last words:\n${lines}`}`, 2_000);
+  const how =
+    end.signal === null ? `exited with code ${end.code ?? 'unknown'}` : `was killed by ${end.signal}`;
+  const lines = stderr
+    .trim()
+    .split('\n')
+    .filter((line) => line.trim() !== '')
+    .slice(-5)
+    .join('\n');
+  return cleanText(
+    `The process that ran the task ${how}.${lines === '' ? '' : ` Its last words:\n${lines}`}`,
+    2_000,
+  );
 }
 
 /**
@@ -192,23 +229,39 @@ exec "$@"`;
 
 const mainFile = new URL('./main.ts', import.meta.url).pathname;
 
-function spawnLimited(options: { dir: string; limits: HostLimits; uid: number | undefined; mark: string; compileCache: string | undefined }): ChildProcess {
+function spawnLimited(options: {
+  dir: string;
+  limits: HostLimits;
+  uid: number | undefined;
+  mark: string;
+  compileCache: string | undefined;
+}): ChildProcess {
   const { dir, limits, uid, mark, compileCache } = options;
+  const home = homeOf(dir);
   const heapMiB = Math.floor(limits.memoryMax / 2 / 1024 / 1024);
   return spawn(
     '/bin/sh',
-    ['-c', limitScript, 'task-host', String(Math.floor(limits.memoryMax / 1024)), String(Math.floor(limits.fileBytesMax / 512)),
-      process.execPath, '--disable-warning=ExperimentalWarning', `--max-old-space-size=${heapMiB}`, mainFile],
+    [
+      '-c',
+      limitScript,
+      'task-host',
+      String(Math.floor(limits.memoryMax / 1024)),
+      String(Math.floor(limits.fileBytesMax / 512)),
+      process.execPath,
+      '--disable-warning=ExperimentalWarning',
+      `--max-old-space-size=${heapMiB}`,
+      mainFile,
+    ],
     {
-      cwd: dir,
+      cwd: home,
       // A group of its own, so that it can be killed with its children.
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
       // Nothing of the worker's environment: it holds the passwords of Postgres, Redis and the mail server.
       env: {
         PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-        HOME: dir,
-        TMPDIR: dir,
+        HOME: home,
+        TMPDIR: home,
         LANG: 'C.UTF-8',
         TZ: 'UTC',
         // libvips refuses its loaders that were never fuzzed.

@@ -3,7 +3,7 @@
  * made a session of its own (`setsid`) is found by the mark in its environment, or by the user id that only this
  * host uses. Linux only; elsewhere the process group has to do.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 /** In the environment of every task host and so of all that it starts. */
 export const markVariable = 'WINDLASS_TASK_HOST';
@@ -64,13 +64,7 @@ export function createMark(hostId: string): string {
 }
 
 function belongs(pid: number, options: { mark: string; uid: number | undefined }): boolean {
-  if (options.uid !== undefined) {
-    try {
-      return statSync(`/proc/${pid}`).uid === options.uid;
-    } catch {
-      return false;
-    }
-  }
+  if (options.uid !== undefined) return readUid(pid) === options.uid;
   return readMark(pid) === options.mark;
 }
 
@@ -81,6 +75,15 @@ function listProcesses(): number[] {
       .map(Number);
   } catch {
     return [];
+  }
+}
+
+/** Not the owner of /proc/<pid>: that is root for a process that made itself undumpable, which any process may. */
+function readUid(pid: number): number | undefined {
+  try {
+    return Number(/^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]);
+  } catch {
+    return undefined;
   }
 }
 

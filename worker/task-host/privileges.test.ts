@@ -1,0 +1,155 @@
+/** The worker with the rights that its image gives it, and no others; it takes root to take rights away. */
+import { spawnSync } from 'node:child_process';
+import { chmodSync, chownSync, existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  createClient,
+  startApi,
+  startWorker,
+  type ApiProcess,
+  type ServiceProcess,
+} from '#test/support/service.ts';
+import { waitFor } from '#test/support/wait-for.ts';
+import { createWorld, type World } from '#test/support/world.ts';
+
+const serviceId = 10_001;
+const uidBase = 20_000;
+const apiRights = asUser({ uid: serviceId, capabilities: '-all' });
+const workerRights = asUser({ uid: 0, capabilities: '-all,+chown,+kill,+setgid,+setuid' });
+const hostRights = asUser({ uid: uidBase, capabilities: '-all' });
+
+function asUser({ uid, capabilities }: { uid: number; capabilities: string }): string[] {
+  return [
+    'setpriv',
+    `--reuid=${uid}`,
+    `--regid=${uid === uidBase ? uidBase : serviceId}`,
+    '--clear-groups',
+    '--no-new-privs',
+    '--inh-caps=-all',
+    `--bounding-set=${capabilities}`,
+  ];
+}
+
+/** Task hosts have users that own nothing here: they must be able to read the code and run Node. */
+function findObstacle(): string | undefined {
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) return 'needs root on Linux';
+  const main = fileURLToPath(new URL('./main.ts', import.meta.url));
+  const [program = '', ...args] = [...hostRights, process.execPath, '--check', main];
+  const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+  return status === 0 ? undefined : `another user cannot run ${main}: ${stderr}`;
+}
+
+const obstacle = findObstacle();
+
+describe.skipIf(obstacle !== undefined)(
+  `a worker with four capabilities (${obstacle ?? 'as in its image'})`,
+  () => {
+    let world: World;
+    let api: ApiProcess;
+    let worker: ServiceProcess;
+    let client: ReturnType<typeof createClient>;
+
+    beforeAll(async () => {
+      world = await createWorld();
+      chownSync(world.dataDir, serviceId, serviceId);
+      chmodSync(world.dataDir, 0o2771);
+      api = await startApi(world, {}, apiRights);
+      worker = await startWorker(world, { WINDLASS_SLOTS: '1' }, workerRights);
+      client = createClient(api.url);
+    });
+    afterAll(async () => {
+      await Promise.all([api.kill('SIGTERM'), worker.kill('SIGTERM')]);
+      await world.dispose();
+    });
+
+    async function probe(input: object): Promise<any> {
+      const job = await client.finished(
+        await client.submit('test.probe', input, { attempts: 1, timeoutMs: 20_000 }),
+      );
+      expect(job).toMatchObject({ state: 'succeeded', error: null });
+      return job.result;
+    }
+
+    test('runs tasks as users of their own, without any right', async () => {
+      const { uid, gid, groups, status } = await probe({});
+      expect({ uid: uid - uidBase < 2, isGroupOfItsOwn: gid === uid, groups, status }).toEqual({
+        uid: true,
+        isGroupOfItsOwn: true,
+        groups: [gid],
+        status: expect.objectContaining({
+          CapEff: '0000000000000000',
+          CapPrm: '0000000000000000',
+          CapAmb: '0000000000000000',
+          NoNewPrivs: '1',
+        }),
+      });
+    });
+
+    test('its tasks see nothing of the worker, of the storage and of each other', async () => {
+      const { dataDir } = world;
+      const { list, read, write, killParent, home } = await probe({
+        read: ['/proc/{parent}/environ', '/proc/{parent}/mem', '/proc/{parent}/fd/0'],
+        list: [dataDir, join(dataDir, 'files'), join(dataDir, 'scratch'), '/proc/{parent}/fd'],
+        write: [join(dataDir, 'x'), join(dataDir, 'files', 'x'), join(dataDir, 'scratch', 'x')],
+      });
+      expect([...Object.values(list), ...Object.values(read), ...Object.values(write)]).toEqual(
+        Array.from({ length: 10 }, () => 'EACCES'),
+      );
+      expect(killParent).toBe('EPERM');
+      const hosts = join(home, '../..');
+      const workers = await probe({ list: [hosts, join(hosts, 'inline')], write: [join(home, '../x')] });
+      expect([...Object.values(workers.list), ...Object.values(workers.write)]).toEqual([
+        'EACCES',
+        'EACCES',
+        'EACCES',
+      ]);
+    });
+
+    test('takes files that a tool made private, and deletes what nobody can read', async () => {
+      const id = await client.submit('test.probe', { mess: true });
+      const job = await client.finished(id);
+      expect(job).toMatchObject({ state: 'succeeded', files: [{ name: 'private' }] });
+      const run = join(job.result.scratchDir, '..');
+      await waitFor(() => (existsSync(run) ? undefined : true), {
+        what: 'the directory of the run to be deleted',
+      });
+    });
+
+    test('takes no output through a link that a task put in its way', async () => {
+      const job = await client.finished(await client.submit('test.probe', { swapOut: true }));
+      expect(job.error).toMatchObject({
+        code: 'task-output',
+        message: expect.stringContaining('it is not where it should be'),
+      });
+    });
+
+    test('kills a task that blocks, with the processes it started in sessions of their own', async () => {
+      const marks = join(world.dataDir, 'marks');
+      spawnSync('install', ['-d', '-m', '777', marks]);
+      const id = await client.submit('test.spin', { dir: marks, grandchild: true });
+      const [, grandchild] = await waitFor(
+        () => {
+          const names = readdirSync(marks);
+          return names.length === 2 ? names : undefined;
+        },
+        { what: 'the task and its grandchild to run', seen: () => readdirSync(marks) },
+      );
+      expect(grandchild).toBeDefined();
+      await client.post(`/v1/jobs/${id}/cancel`);
+      expect((await client.finished(id)).state).toBe('cancelled');
+      await waitFor(() => (processesOf(uidBase, uidBase + 2) === 0 ? true : undefined), {
+        what: 'every process of the task to be gone',
+      });
+    });
+  },
+);
+
+function processesOf(from: number, to: number): number {
+  const { stdout } = spawnSync('ps', ['-eo', 'uid=,comm='], { encoding: 'utf8' });
+  return stdout.split('\n').filter((line) => {
+    const [, uid, name] = /^\s*(\d+)\s+(\S+)/.exec(line) ?? [];
+    return uid !== undefined && Number(uid) >= from && Number(uid) < to && name === 'sleep';
+  }).length;
+}
