@@ -5,10 +5,11 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { generateConfigDocs } from './gen-config-docs.ts';
 import { generateErrorDocs } from './gen-error-docs.ts';
+import { generateTaskDocs } from './gen-task-docs.ts';
 import { generateTaskLists } from './gen-tasks.ts';
 
 const isCheck = process.argv.includes('--check');
-const files = { ...(await generateTaskLists()), ...generateConfigDocs(), ...generateErrorDocs() };
+const files = { ...(await generateTaskLists()), ...generateConfigDocs(), ...generateErrorDocs(), ...generateTaskDocs() };
 let stale = 0;
 for (const [name, text] of Object.entries(files)) {
   const url = new URL(`../${name}`, import.meta.url);
