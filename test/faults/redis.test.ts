@@ -1,0 +1,277 @@
+/** Redis is lost, replaced, cut off or mistaken: every accepted job still ends once, because Postgres is the record. */
+import { readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { expect, test } from 'vitest';
+import type { QueueDelivery } from '#shared/db/feed-queues.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import { createLogger } from '#shared/log.ts';
+import { createProducerConnection } from '#shared/queue/connections.ts';
+import { createDeliveries, type Deliveries } from '#shared/queue/deliveries.ts';
+import { ownRedis, type OwnRedis } from '#test/support/own-servers.ts';
+import type { ServiceProcess, ServiceWorld, TestJob } from '#test/support/service.ts';
+import { parseLine, withSystem, type System } from '#test/support/system.ts';
+import { waitFor } from '#test/support/wait-for.ts';
+
+const losses: readonly { name: string; lose: (redis: OwnRedis) => Promise<void> }[] = [
+  { name: 'F23: every job finishes once after FLUSHALL', lose: (redis) => command(redis.url, 'FLUSHALL') },
+  {
+    name: 'F24: every job finishes once after Redis was killed and came back with what was on its disk',
+    async lose(redis) {
+      await redis.kill();
+      await redis.start();
+    },
+  },
+  {
+    name: 'F25: every job finishes once after Redis was killed and came back empty',
+    async lose(redis) {
+      await redis.kill();
+      await redis.startEmpty();
+    },
+  },
+];
+
+test.concurrent.each(losses)('$name, with waiting, delayed and active jobs', ({ lose }) =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await system.startWorker();
+    const active = [await submitGated(system), await submitGated(system)];
+    await allStarted(system, active);
+    for (let n = 0; n < 15; n += 1) await system.submit('test.echo', { value: n });
+    for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n }, { delayMs: 1_500 });
+    await system.submit('test.fail', { how: 'error', succeedsAt: 2 });
+    await lose(redis);
+    for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n });
+    open(system);
+    const jobs = await system.finished();
+    expect(jobs.filter((job) => job.state !== 'succeeded')).toEqual([]);
+    // The loss of Redis is no reason to run anything twice.
+    expect(jobs.filter((job) => job.attempts.length !== (job['task'] === 'test.fail' ? 2 : 1))).toEqual([]);
+  }),
+);
+
+test.concurrent('F26: after a fail-over that lost the last writes, workers go on with the new primary, without a storm of errors', () =>
+  withSystem({ own: ['redis'], proxied: ['redis'] }, async (system, { redis }, proxies) => {
+    const replica = await ownRedis();
+    try {
+      await command(replica.url, 'CONFIG', 'SET', 'masterauth', new URL(redis.url).password);
+      await command(replica.url, 'REPLICAOF', '127.0.0.1', String(redis.port));
+      const worker = await system.startWorker();
+      const active = [await submitGated(system), await submitGated(system)];
+      await allStarted(system, active);
+      for (let n = 0; n < 10; n += 1) await system.submit('test.echo', { value: n });
+      await untilInSync(replica);
+      // From here on the old primary takes writes that the new one will never see.
+      await command(replica.url, 'REPLICAOF', 'NO', 'ONE');
+      await command(replica.url, 'CONFIG', 'SET', 'requirepass', new URL(redis.url).password);
+      for (let n = 0; n < 10; n += 1) await system.submit('test.noop', { n });
+      await command(redis.url, 'CONFIG', 'SET', 'masterauth', new URL(redis.url).password);
+      await command(redis.url, 'REPLICAOF', '127.0.0.1', String(replica.port));
+      proxies.redis.switchTo(replica.port);
+      open(system);
+      await expectOneRunEach(system);
+      expect(busiestSecond(worker)).toBeLessThan(60);
+    } finally {
+      await replica.dispose();
+    }
+  }));
+
+test.concurrent('F27: while Redis refuses writes jobs are accepted, workers stay quiet, and go on when it takes them again', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    const worker = await system.startWorker();
+    await system.submit('test.noop');
+    await system.finished();
+    // A replica of nothing answers READONLY to every write.
+    await command(redis.url, 'REPLICAOF', '127.0.0.1', '1');
+    for (let n = 0; n < 20; n += 1) {
+      await system.submit('test.noop', { n });
+      await sleep(200);
+    }
+    await command(redis.url, 'REPLICAOF', 'NO', 'ONE');
+    await expectOneRunEach(system);
+    expect(busiestSecond(worker)).toBeLessThan(60);
+  }));
+
+test.concurrent('F28: while Redis is full jobs are accepted and running ones finish, and the rest runs when there is room', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await system.startWorker();
+    const active = [await submitGated(system), await submitGated(system)];
+    await allStarted(system, active);
+    await command(redis.url, 'CONFIG', 'SET', 'maxmemory', '1');
+    for (let n = 0; n < 10; n += 1) await system.submit('test.noop', { n });
+    open(system);
+    await system.finished(active);
+    await command(redis.url, 'CONFIG', 'SET', 'maxmemory', '0');
+    await expectOneRunEach(system);
+  }));
+
+test.concurrent('F31, F32: no job is lost or run twice while connections are killed and scripts forgotten, again and again', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await system.startWorker();
+    await system.startWorker();
+    const killing = new AbortController();
+    const killer = (async () => {
+      while (!killing.signal.aborted) {
+        await command(redis.url, 'CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+        await command(redis.url, 'SCRIPT', 'FLUSH');
+        await sleep(200);
+      }
+    })();
+    for (let n = 0; n < 60; n += 1)
+      await system.submit(n % 3 === 0 ? 'test.echo' : 'test.noop', n % 3 === 0 ? { value: n } : { n });
+    await expectOneRunEach(system);
+    killing.abort();
+    await killer;
+  }));
+
+test.concurrent.each([
+  { name: 'in both directions', directions: ['up', 'down'] },
+  { name: 'in the direction of the answers', directions: ['down'] },
+] as const)(
+  'F33: jobs run again after connections to Redis swallowed everything for 20 s $name',
+  ({ directions }) =>
+    withSystem({ proxied: ['redis'] }, async (system, _servers, { redis }) => {
+      await system.startWorker();
+      const active = [await submitGated(system), await submitGated(system)];
+      await allStarted(system, active);
+      redis.swallow(directions);
+      for (let n = 0; n < 10; n += 1)
+        await system.submit(n % 2 === 0 ? 'test.noop' : 'test.echo', n % 2 === 0 ? { n } : { value: n });
+      await sleep(10_000);
+      // Results need no Redis.
+      open(system);
+      await system.finished(active);
+      await sleep(10_000);
+      expect(redis.swallowedBytes()).toBeGreaterThan(0);
+      redis.heal();
+      for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n });
+      await expectOneRunEach(system);
+    }),
+);
+
+test.concurrent('F34: an add whose answer was lost is one delivery and one run', () =>
+  withSystem({ proxied: ['redis'] }, async (system, _servers, { redis }) => {
+    await system.startWorker({ REDIS_URL: system.world.redisUrl });
+    // The first call on a connection loads scripts; the one that counts comes after it.
+    await system.submit('test.noop', { n: 0 });
+    await system.finished();
+    const lost = redis.loseAnswerTo('j_');
+    await system.submit('test.noop', { n: 1 });
+    await lost;
+    await system.submit('test.noop', { n: 2 });
+    await expectOneRunEach(system);
+  }));
+
+test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or from someone else change nothing', () =>
+  withSystem({}, async (system) => {
+    const worker = await system.startWorker();
+    const ended = await system.submit('test.sleep', { dir: system.marks });
+    await system.finished();
+    const active = await submitGated(system);
+    await allStarted(system, [active]);
+    await withDeliveries(system.world, async (deliveries) => {
+      // The delivery of the active job with fence 0 is still there, because its run has not ended.
+      const forged = [ended, active, uuidv7()].flatMap((jobId) =>
+        [1, 2, 3].map((fence) => ({ jobId, fence, queue: 'host' })),
+      );
+      forged.push({ jobId: ended, fence: 0, queue: 'host' });
+      for (let round = 0; round < 3; round += 1) {
+        await deliveries.add(forged);
+        await untilTaken(deliveries, forged);
+      }
+    });
+    const redis = new Redis(system.world.redisUrl);
+    const foreign = `${system.world.redisPrefix}:host`;
+    await redis
+      .multi()
+      .hset(`${foreign}:j_not-ours`, { name: 'd', data: '{}', opts: '{}', timestamp: '1' })
+      .lpush(`${foreign}:wait`, 'j_not-ours')
+      .zadd(`${foreign}:marker`, 0, '0')
+      .exec();
+    await waitFor(() => (worker.lines.some((line) => line.includes('not ours')) ? true : undefined), {
+      what: 'the foreign delivery to be dropped',
+    });
+    redis.disconnect();
+    open(system);
+    await expectOneRunEach(system);
+    expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(2);
+  }));
+
+/** A job that runs until `open` is called. */
+function submitGated(system: System): Promise<string> {
+  return system.submit('test.sleep', { dir: system.marks, until: 'open' });
+}
+
+function open({ marks }: System): void {
+  writeFileSync(join(marks, 'open'), '');
+}
+
+async function allStarted({ marks }: System, ids: readonly string[]): Promise<void> {
+  await waitFor(
+    () => {
+      const names = readdirSync(marks);
+      return ids.every((id) => names.some((name) => name.startsWith(`started-${id}`))) ? true : undefined;
+    },
+    { what: 'the handlers to start' },
+  );
+}
+
+async function expectOneRunEach(system: System): Promise<void> {
+  const jobs = await system.finished();
+  const odd = jobs.filter((job: TestJob) => job.state !== 'succeeded' || job.attempts.length !== 1);
+  expect(odd).toEqual([]);
+}
+
+/** Most lines that a process wrote within one second, of any level. */
+function busiestSecond({ lines }: ServiceProcess): number {
+  const counts = new Map<string, number>();
+  for (const line of lines) {
+    const second = parseLine(line)?.time.slice(0, 19) ?? '';
+    counts.set(second, (counts.get(second) ?? 0) + 1);
+  }
+  return Math.max(...counts.values());
+}
+
+async function command(url: string, ...args: [string, ...string[]]): Promise<void> {
+  const redis = new Redis(url, { retryStrategy: () => null });
+  try {
+    await redis.call(...args);
+  } finally {
+    redis.disconnect();
+  }
+}
+
+async function untilInSync(replica: OwnRedis): Promise<void> {
+  const redis = new Redis(replica.url);
+  await waitFor(
+    async () => ((await redis.info('replication')).includes('master_link_status:up') ? true : undefined),
+    {
+      what: 'the replica to be in sync',
+    },
+  );
+  redis.disconnect();
+}
+
+async function withDeliveries(
+  world: ServiceWorld,
+  work: (deliveries: Deliveries) => Promise<void>,
+): Promise<void> {
+  const log = createLogger({ service: 'test', level: 'silent' });
+  const redis = createProducerConnection(world.redisUrl, log);
+  await waitFor(() => (redis.status === 'ready' ? true : undefined), { what: 'the connection' });
+  const deliveries = createDeliveries({ redis, prefix: world.redisPrefix, log });
+  try {
+    await work(deliveries);
+  } finally {
+    await deliveries.close();
+  }
+}
+
+async function untilTaken(deliveries: Deliveries, added: readonly QueueDelivery[]): Promise<void> {
+  await waitFor(
+    async () => ((await deliveries.listMissing(added)).length === added.length ? true : undefined),
+    {
+      what: 'all deliveries to be taken and forgotten',
+    },
+  );
+}
