@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { configSchema } from '#shared/config.ts';
+import { secretNames } from '#shared/secret-files.ts';
 
 /** docs/configuration.md, from the schema that reads the environment. */
 export function generateConfigDocs(): Record<string, string> {
@@ -15,6 +16,9 @@ export function generateConfigDocs(): Record<string, string> {
 Everything is set by environment variables; an empty one counts as not set. All problems are reported at once at the
 start. With \`npm start\` nothing needs to be set: Postgres, Redis and a mail catcher are started for you.
 Sizes are in bytes and times in milliseconds unless a name says otherwise.
+
+Secrets can be given as files: ${secretNames.map((name) => `\`${name}_FILE\``).join(', ')} name a file that holds the value of the
+variable without \`_FILE\`. A value that is given itself wins.
 
 | variable | default | meaning |
 |---|---|---|

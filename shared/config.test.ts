@@ -1,4 +1,7 @@
-import { expect, test } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
 import { ConfigError, readConfig } from './config.ts';
 
 const needed = { DATABASE_URL: 'postgres://u:p@127.0.0.1/db', REDIS_URL: 'redis://127.0.0.1' };
@@ -42,4 +45,22 @@ test('slots per queue are read from one variable', () => {
     image: 2,
     email: 20,
   });
+});
+
+test('a secret is read from the file that is named instead, and a value that is given wins', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'windlass-config-'));
+  onTestFinished(() => rmSync(dir, { recursive: true }));
+  const file = join(dir, 'database-url');
+  writeFileSync(file, 'postgres://u:from-file@127.0.0.1/db\n');
+  const { REDIS_URL, DATABASE_URL } = needed;
+  expect(readConfig({ REDIS_URL, DATABASE_URL_FILE: file }).DATABASE_URL).toBe(
+    'postgres://u:from-file@127.0.0.1/db',
+  );
+  expect(readConfig({ ...needed, DATABASE_URL_FILE: file }).DATABASE_URL).toBe(DATABASE_URL);
+});
+
+test('a secret file that cannot be read is a problem like the others', () => {
+  const problem = problemOf({ SMTP_URL_FILE: '/nowhere/smtp-url', PORT: '99999' });
+  expect(problem).toContain('2 problem(s)');
+  expect(problem).toContain('SMTP_URL_FILE: ENOENT');
 });

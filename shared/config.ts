@@ -6,6 +6,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { readSecretFiles } from './secret-files.ts';
 
 const cores = availableParallelism();
 const KiB = 1024;
@@ -216,9 +217,13 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
   const given = Object.fromEntries(
     Object.entries(env).filter(([, value]) => value !== undefined && value !== ''),
   );
-  const parsed = configSchema.safeParse(given);
-  if (!parsed.success) {
-    const lines = parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`);
+  const { settings, problems } = readSecretFiles(given);
+  const parsed = configSchema.safeParse(settings);
+  if (!parsed.success || problems.length > 0) {
+    const issues = parsed.error?.issues ?? [];
+    const lines = [...problems, ...issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)].map(
+      (line) => `  ${line}`,
+    );
     throw new ConfigError(
       `The configuration has ${lines.length} problem(s):\n${lines.join('\n')}\nSee docs/configuration.md.`,
     );

@@ -71,7 +71,7 @@ function start(
   env: Env,
   through: readonly string[] = [],
 ): { process: ServiceProcess; child: ChildProcess } {
-  const [program = process.execPath, ...args] = [...through, process.execPath, main];
+  const [program, ...args] = [...through, process.execPath, main];
   const child = spawn(program, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

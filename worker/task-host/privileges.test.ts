@@ -36,7 +36,7 @@ function asUser({ uid, capabilities }: { uid: number; capabilities: string }): s
 function findObstacle(): string | undefined {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return 'needs root on Linux';
   const main = fileURLToPath(new URL('./main.ts', import.meta.url));
-  const [program = '', ...args] = [...hostRights, process.execPath, '--check', main];
+  const [program, ...args] = [...hostRights, process.execPath, '--check', main];
   const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
   return status === 0 ? undefined : `another user cannot run ${main}: ${stderr}`;
 }
