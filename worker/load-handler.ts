@@ -24,13 +24,15 @@ export async function loadHandler(
   }
   const definition = definitions.get(task);
   const load = handlers[task];
-  if (definition === undefined || load === undefined) throw new Error(`There is no task "${task}" in this worker.`);
+  if (definition === undefined || load === undefined)
+    throw new Error(`There is no task "${task}" in this worker.`);
   const module: { default?: unknown } = await load();
   return { definition, handler: toHandler(module.default, task) };
 }
 
 function toHandler(value: unknown, where: string): AnyHandler {
-  if (typeof value !== 'function') throw new TypeError(`${where}: the handler module must have a function as its default export.`);
+  if (typeof value !== 'function')
+    throw new TypeError(`${where}: the handler module must have a function as its default export.`);
   // The handler's own types were checked where it is written (`satisfies HandlerOf<…>`).
   return value as AnyHandler;
 }

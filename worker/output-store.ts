@@ -47,7 +47,10 @@ export function createOutputStore(options: {
 
   async function read(dir: string): Promise<z.infer<typeof resultFile>> {
     const { handle, sizeBytes } = await openTaskFile(join(dir, 'result.json')).catch((err: unknown) => {
-      throw new AppError('task-output', `The result of the task cannot be read: ${err instanceof Error ? err.message : String(err)}.`);
+      throw new AppError(
+        'task-output',
+        `The result of the task cannot be read: ${err instanceof Error ? err.message : String(err)}.`,
+      );
     });
     try {
       // Declarations of files come on top of the result, and have a limit of their own.
@@ -55,7 +58,11 @@ export function createOutputStore(options: {
       return resultFile.parse(JSON.parse(await handle.readFile('utf8')));
     } catch (err) {
       if (err instanceof AppError) throw err;
-      throw new AppError('task-output', 'The result of the task is not the JSON document that its host should have written.', { cause: err });
+      throw new AppError(
+        'task-output',
+        'The result of the task is not the JSON document that its host should have written.',
+        { cause: err },
+      );
     } finally {
       await handle.close();
     }
@@ -68,17 +75,34 @@ export function createOutputStore(options: {
     );
   }
 
-  async function storeFiles(run: RunKey, outDir: string, declared: readonly OutputDeclaration[], signal: AbortSignal): Promise<StoredOutput[]> {
-    const files = declared.map((file) => ({ id: file.id, name: cleanName(file.name), mediaType: file.mediaType, detectedType: null }));
-    if (!(await insertPendingFiles(db, run, files))) throw new AppError('task-output', 'The job was taken over by another run.');
+  async function storeFiles(
+    run: RunKey,
+    outDir: string,
+    declared: readonly OutputDeclaration[],
+    signal: AbortSignal,
+  ): Promise<StoredOutput[]> {
+    const files = declared.map((file) => ({
+      id: file.id,
+      name: cleanName(file.name),
+      mediaType: file.mediaType,
+      detectedType: null,
+    }));
+    if (!(await insertPendingFiles(db, run, files)))
+      throw new AppError('task-output', 'The job was taken over by another run.');
     const stored: StoredOutput[] = [];
     try {
       for (const file of declared) {
         const { handle } = await openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
-          throw new AppError('task-output', `The output file "${cleanName(file.name)}" cannot be taken: ${err instanceof Error ? err.message : String(err)}.`);
+          throw new AppError(
+            'task-output',
+            `The output file "${cleanName(file.name)}" cannot be taken: ${err instanceof Error ? err.message : String(err)}.`,
+          );
         });
         const source = handle.createReadStream({ highWaterMark: 1024 * 1024 });
-        stored.push({ id: file.id, ...(await storage.put(file.id, source, { sizeBytesMax: limits.fileBytesMax, signal })) });
+        stored.push({
+          id: file.id,
+          ...(await storage.put(file.id, source, { sizeBytesMax: limits.fileBytesMax, signal })),
+        });
       }
       return stored;
     } catch (err) {
@@ -103,17 +127,33 @@ export function createOutputStore(options: {
     async collect({ run, definition, inputFileIds, returned, outDir, signal }) {
       const { result, outputs: declared } = returned;
       const parsed = definition.output.safeParse(result);
-      if (!parsed.success) throw new AppError('task-output', cleanText(`The result does not fit the output schema: ${z.prettifyError(parsed.error)}`, 2_000));
+      if (!parsed.success)
+        throw new AppError(
+          'task-output',
+          cleanText(`The result does not fit the output schema: ${z.prettifyError(parsed.error)}`, 2_000),
+        );
       if (JSON.stringify(parsed.data ?? null).length > limits.resultBytesMax) throw tooLarge();
       const unstorable = findUnstorable(parsed.data);
-      if (unstorable !== undefined) throw new AppError('task-output', `The result has a NUL character or half a surrogate pair at ${unstorable}.`);
+      if (unstorable !== undefined)
+        throw new AppError(
+          'task-output',
+          `The result has a NUL character or half a surrogate pair at ${unstorable}.`,
+        );
       if (declared.length > limits.filesMax) {
-        throw new AppError('task-output', `The task made ${declared.length} output files; at most ${limits.filesMax} are taken (WINDLASS_OUTPUT_FILES_MAX).`);
+        throw new AppError(
+          'task-output',
+          `The task made ${declared.length} output files; at most ${limits.filesMax} are taken (WINDLASS_OUTPUT_FILES_MAX).`,
+        );
       }
-      if (new Set(declared.map((file) => file.id)).size !== declared.length) throw new AppError('task-output', 'The task declared one output file twice.');
+      if (new Set(declared.map((file) => file.id)).size !== declared.length)
+        throw new AppError('task-output', 'The task declared one output file twice.');
       const known = new Set([...declared.map((file) => file.id), ...inputFileIds]);
       const foreign = findFileRefs(definition)(parsed.data).find((ref) => !known.has(ref.id));
-      if (foreign !== undefined) throw new AppError('task-output', `The result names the file ${foreign.id} at ${foreign.pointer}, which is neither an input nor an output of the job.`);
+      if (foreign !== undefined)
+        throw new AppError(
+          'task-output',
+          `The result names the file ${foreign.id} at ${foreign.pointer}, which is neither an input nor an output of the job.`,
+        );
       const outputs = declared.length === 0 ? [] : await storeFiles(run, outDir, declared, signal);
       return { result: parsed.data, outputs };
     },
@@ -133,7 +173,8 @@ function findFileRefs(definition: TaskDefinition): ReturnType<typeof createFileR
 
 /** A name for a client to save under, never a path; the task's own naming is kept where possible. */
 function cleanName(name: string): string {
-  let clean = cleanText(name, 1_000).replaceAll('\n', ' ').normalize('NFC').split(/[/\\]/).at(-1)?.trim() ?? '';
+  let clean =
+    cleanText(name, 1_000).replaceAll('\n', ' ').normalize('NFC').split(/[/\\]/).at(-1)?.trim() ?? '';
   if (clean === '' || clean === '.' || clean === '..') clean = 'file';
   while (Buffer.byteLength(clean) > fileNameBytesMax) clean = clean.slice(0, -1).toWellFormed();
   return clean;

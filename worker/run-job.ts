@@ -7,8 +7,8 @@
  * transaction. A worker may die between any two steps; the crash points name them for the fault tests.
  */
 import type { ClaimedJob, ClaimJobs, Delivery } from '#shared/db/claim-jobs.ts';
-import type { SettleRuns, StoredOutput } from '#shared/db/settle-runs.ts';
-import { AmbiguousCommitError, isConnectionLost } from '#shared/db/pool.ts';
+import type { RunEnd, SettleRuns, StoredOutput } from '#shared/db/settle-runs.ts';
+import { toAppError } from '#shared/db/pool.ts';
 import { isFinal, settle, type JobError, type JobState, type RunOutcome } from '#shared/domain/job.ts';
 import { cleanText } from '#shared/domain/text.ts';
 import { crashPoint } from '#shared/crash-point.ts';
@@ -32,7 +32,12 @@ export interface Execution {
   dispose(): Promise<void>;
 }
 
-export type Execute = (job: ClaimedJob, task: LoadedTask, run: Run, reports: JobReports) => Promise<Execution>;
+export type Execute = (
+  job: ClaimedJob,
+  task: LoadedTask,
+  run: Run,
+  reports: JobReports,
+) => Promise<Execution>;
 
 export interface RunJobDeps {
   readonly claims: ClaimJobs;
@@ -88,12 +93,19 @@ async function runClaimed(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, r
       crashPoint('run.after-output');
     }
   } catch (err) {
-    outcome = run.stopReason() === 'superseded' ? undefined : { type: 'failed', error: describeFailure(err, deps.log, job) };
+    outcome =
+      run.stopReason() === 'superseded'
+        ? undefined
+        : { type: 'failed', error: describeFailure(err, deps.log, job) };
   } finally {
     clearTimeout(limit);
   }
 
-  await reports.flush().catch((err: unknown) => deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'));
+  await reports
+    .flush()
+    .catch((err: unknown) =>
+      deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'),
+    );
   const state = outcome === undefined ? undefined : await settleRun(deps, job, task, run, outcome, outputs);
   crashPoint('run.after-commit');
   if (state !== 'succeeded') await deps.outputStore.discard(outputs.map((output) => output.id));
@@ -117,7 +129,11 @@ function interpret(end: HostEnd, run: Run): RunOutcome | undefined {
       if (reason === 'interrupted') return { type: 'interrupted' };
       return {
         type: 'failed',
-        error: { code: 'task-timeout', message: 'The task ran longer than its time limit and was stopped.', retryable: true },
+        error: {
+          code: 'task-timeout',
+          message: 'The task ran longer than its time limit and was stopped.',
+          retryable: true,
+        },
       };
     case 'threw':
       switch (end.kind) {
@@ -126,7 +142,10 @@ function interpret(end: HostEnd, run: Run): RunOutcome | undefined {
         case 'bad-output':
           return { type: 'failed', error: { code: 'task-output', message: end.message, retryable: false } };
         case 'effect-unknown':
-          return { type: 'failed', error: { code: 'effect-unknown', message: end.message, retryable: false } };
+          return {
+            type: 'failed',
+            error: { code: 'effect-unknown', message: end.message, retryable: false },
+          };
         case 'not-now':
           return {
             type: 'snoozed',
@@ -141,13 +160,18 @@ function interpret(end: HostEnd, run: Run): RunOutcome | undefined {
 
 /** Failures on our side of the run: missing inputs, full disks, results over their limits. */
 function describeFailure(err: unknown, log: Logger, job: ClaimedJob): JobError {
-  if (err instanceof StoredFileMissingError) return { code: 'input-missing', message: err.message, retryable: false };
+  if (err instanceof StoredFileMissingError)
+    return { code: 'input-missing', message: err.message, retryable: false };
   if (err instanceof AppError) {
     const retryable = err.code === 'storage-full' || err.code === 'unavailable';
     return { code: err.code, message: cleanText(err.message, 2_000), retryable };
   }
   log.error({ jobId: job.id, err }, 'a run failed outside its handler');
-  return { code: 'task-failed', message: 'The run failed on our side; the log of the worker has the reason.', retryable: true };
+  return {
+    code: 'task-failed',
+    message: 'The run failed on our side; the log of the worker has the reason.',
+    retryable: true,
+  };
 }
 
 /**
@@ -163,7 +187,7 @@ async function settleRun(
   outputs: readonly StoredOutput[],
 ): Promise<JobState | undefined> {
   const { definition } = task;
-  const settlement = settle(outcome, {
+  const policy = {
     attemptsUsed: job.attemptsUsed,
     attemptsMax: job.attemptsMax,
     crashes: job.crashes,
@@ -171,25 +195,54 @@ async function settleRun(
     onCrash: definition.onCrash,
     backoff: job.options.backoff ?? definition.backoff,
     isCancelRequested: run.stopReason() === 'cancelled',
-  });
-  crashPoint('run.before-commit');
+  };
+  const key = { jobId: job.id, fence: job.fence };
   const result = outcome.type === 'succeeded' ? outcome.result : null;
+  let end: RunEnd = { ...key, settlement: settle(outcome, policy), result, outputs };
+  let isRefused = false;
+  crashPoint('run.before-commit');
   for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2_000)) {
     try {
-      return await deps.settles.add({ jobId: job.id, fence: job.fence, settlement, result, outputs });
+      return await deps.settles.add(end);
     } catch (err) {
-      const canRepeat = err instanceof AmbiguousCommitError || isConnectionLost(err) || (err instanceof AppError && err.code === 'unavailable');
-      if (!canRepeat) throw err;
-      if (run.stopReason() === 'superseded' || run.stopReason() === 'interrupted') return undefined;
-      await sleep(waitMs);
+      const known = toAppError(err);
+      if (known instanceof AppError && known.code === 'unavailable') {
+        if (run.stopReason() === 'superseded' || run.stopReason() === 'interrupted') return undefined;
+        await sleep(waitMs);
+        continue;
+      }
+      // Postgres refuses what this run ended with, and would refuse it again and again: the job ends with that.
+      if (isRefused) throw err;
+      isRefused = true;
+      deps.log.error({ ...key, err }, 'the end of a run was refused by the database');
+      const error = {
+        code: 'task-output',
+        message: 'The result of the task could not be stored.',
+        retryable: false,
+      };
+      end = { ...key, settlement: settle({ type: 'failed', error }, policy), result: null, outputs: [] };
     }
   }
 }
 
-function logEnd(log: Logger, job: ClaimedJob, run: Run, state: JobState | undefined, outcome: RunOutcome | undefined): void {
+function logEnd(
+  log: Logger,
+  job: ClaimedJob,
+  run: Run,
+  state: JobState | undefined,
+  outcome: RunOutcome | undefined,
+): void {
   const durationMs = Math.round(performance.now() - run.startedMs);
-  const fields = { jobId: job.id, task: job.task, fence: job.fence, attempt: job.attemptsUsed + 1, durationMs };
-  if (state === undefined) log.warn({ ...fields, outcome: outcome?.type }, 'run superseded: nothing was committed');
-  else if (outcome !== undefined && 'error' in outcome) log.warn({ ...fields, state, code: outcome.error.code }, `job ${state}`);
+  const fields = {
+    jobId: job.id,
+    task: job.task,
+    fence: job.fence,
+    attempt: job.attemptsUsed + 1,
+    durationMs,
+  };
+  if (state === undefined)
+    log.warn({ ...fields, outcome: outcome?.type }, 'run superseded: nothing was committed');
+  else if (outcome !== undefined && 'error' in outcome)
+    log.warn({ ...fields, state, code: outcome.error.code }, `job ${state}`);
   else log.info({ ...fields, state }, `job ${state}`);
 }

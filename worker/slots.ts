@@ -28,7 +28,9 @@ export function assignSlots(
   const unknown = Object.keys(options.named).filter((queue) => perQueue[queue] === undefined);
   if (unknown.length > 0) {
     const known = [...new Set(tasks.map((task) => task.queue))].join(', ');
-    throw new Error(`WINDLASS_QUEUES names ${unknown.join(', ')}, but no task uses such a queue. Known: ${known}.`);
+    throw new Error(
+      `WINDLASS_QUEUES names ${unknown.join(', ')}, but no task uses such a queue. Known: ${known}.`,
+    );
   }
   return { perQueue, process: processSlots };
 }

@@ -19,7 +19,12 @@ export interface Feeder extends Loop {
   repair(): Promise<number>;
 }
 
-export function createFeeder(options: { db: Db; queues: readonly string[]; deliveries: Deliveries; log: Logger }): Feeder {
+export function createFeeder(options: {
+  db: Db;
+  queues: readonly string[];
+  deliveries: Deliveries;
+  log: Logger;
+}): Feeder {
   const { db, queues, deliveries, log } = options;
   let lastRepairMs = Number.NEGATIVE_INFINITY;
   let takenSinceFeed = 0;
@@ -33,9 +38,13 @@ export function createFeeder(options: { db: Db; queues: readonly string[]; deliv
     }
     const fed = await feedQueues(db, queues);
     takenSinceFeed = 0;
-    wakeAfterTaken = fed.isBacklogged ? Math.max(1, Math.floor(fed.deliveries.length / 2)) : Number.POSITIVE_INFINITY;
+    wakeAfterTaken = fed.isBacklogged
+      ? Math.max(1, Math.floor(fed.deliveries.length / 2))
+      : Number.POSITIVE_INFINITY;
     if (fed.deliveries.length > 0) {
-      await deliveries.add(fed.deliveries).catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));
+      await deliveries
+        .add(fed.deliveries)
+        .catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));
     }
     if (fed.hasMore) return 0;
     return Math.min(idleMs, fed.nextDueMs ?? idleMs);

@@ -15,7 +15,10 @@ export async function startHealthServer(options: {
   const server: Server = createServer((req, res) => {
     const silentMs = Math.round(lease.silentMs());
     const limitMs = req.url === '/readyz' ? leaseMs : 5 * leaseMs;
-    res.writeHead(silentMs < limitMs ? 200 : 503, { 'content-type': 'application/json', 'cache-control': 'no-store' });
+    res.writeHead(silentMs < limitMs ? 200 : 503, {
+      'content-type': 'application/json',
+      'cache-control': 'no-store',
+    });
     res.end(JSON.stringify({ status: silentMs < limitMs ? 'ok' : 'silent', lastRenewalMs: silentMs }));
   });
   server.listen(port, '127.0.0.1');

@@ -93,7 +93,14 @@ async function handBack(db: Db, keys: readonly RunKey[]): Promise<void> {
     keys.flatMap((key) => {
       const row = rowOf.get(key.jobId);
       if (row === undefined) return [];
-      const settlement = { state: 'queued', attemptsUsed: row.attempts_used, crashes: row.crashes, delayMs: 0, error: undefined, outcome: 'interrupted' } as const;
+      const settlement = {
+        state: 'queued',
+        attemptsUsed: row.attempts_used,
+        crashes: row.crashes,
+        delayMs: 0,
+        error: undefined,
+        outcome: 'interrupted',
+      } as const;
       return [{ ...key, settlement, result: null, outputs: [] }];
     }),
   );

@@ -69,11 +69,16 @@ async function writeResult(
   end: Extract<HandlerEnd, { type: 'returned' }>,
 ): Promise<Extract<HandlerEnd, { type: 'threw' }> | undefined> {
   try {
-    await writeFile(join(runDir, 'result.json'), JSON.stringify({ result: end.result, outputs: end.outputs }));
+    await writeFile(
+      join(runDir, 'result.json'),
+      JSON.stringify({ result: end.result, outputs: end.outputs }),
+    );
     return undefined;
   } catch (err) {
     // Circular structures and BigInts cannot be written as JSON; that is the handler's mistake.
-    return err instanceof TypeError ? { type: 'threw', kind: 'bad-output', message: err.message } : describeError(err);
+    return err instanceof TypeError
+      ? { type: 'threw', kind: 'bad-output', message: err.message }
+      : describeError(err);
   }
 }
 

@@ -66,7 +66,10 @@ export const resultFile = z.object({ result: z.unknown(), outputs: z.array(outpu
 export type OutputDeclaration = z.infer<typeof outputFile>;
 
 /** Splits a byte stream into lines; calls `onOverflow` once when a line is longer than the limit. */
-export function createLineSplitter(onLine: (line: string) => void, onOverflow: () => void): (chunk: Buffer) => void {
+export function createLineSplitter(
+  onLine: (line: string) => void,
+  onOverflow: () => void,
+): (chunk: Buffer) => void {
   let rest: Buffer = Buffer.alloc(0);
   let isBroken = false;
   return (chunk) => {

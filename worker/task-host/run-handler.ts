@@ -8,7 +8,12 @@ import type { OutputDeclaration, RunMessage, ThrownKind } from './protocol.ts';
 
 export type HandlerEnd =
   | { readonly type: 'returned'; readonly result: unknown; readonly outputs: readonly OutputDeclaration[] }
-  | { readonly type: 'threw'; readonly kind: ThrownKind; readonly message: string; readonly delayMs?: number };
+  | {
+      readonly type: 'threw';
+      readonly kind: ThrownKind;
+      readonly message: string;
+      readonly delayMs?: number;
+    };
 
 /** What the handler's context is connected to. */
 export interface HandlerIo {
@@ -23,23 +28,36 @@ export interface HandlerIo {
 }
 
 /** Runs one handler with its context, and checks input and result against the task's schemas. Never rejects. */
-export async function runHandler(run: Omit<RunMessage, 'type' | 'runDir'>, io: HandlerIo): Promise<HandlerEnd> {
+export async function runHandler(
+  run: Omit<RunMessage, 'type' | 'runDir'>,
+  io: HandlerIo,
+): Promise<HandlerEnd> {
   try {
     const { definition, handler } = await loadHandler(run.task, run.handlerUrl);
     const input = definition.input.safeParse(run.input);
     // Checked when it was accepted; fails here only when the task's schema has become stricter since.
-    if (!input.success) return { type: 'threw', kind: 'invalid-input', message: cleanText(z.prettifyError(input.error), 2_000) };
+    if (!input.success)
+      return {
+        type: 'threw',
+        kind: 'invalid-input',
+        message: cleanText(z.prettifyError(input.error), 2_000),
+      };
     const outputs: OutputDeclaration[] = [];
     const returned = await handler(input.data, createContext(run, io, outputs));
     const parsed = definition.output.safeParse(returned);
-    if (!parsed.success) return { type: 'threw', kind: 'bad-output', message: describeMismatch(parsed.error) };
+    if (!parsed.success)
+      return { type: 'threw', kind: 'bad-output', message: describeMismatch(parsed.error) };
     return { type: 'returned', result: parsed.data ?? null, outputs };
   } catch (err) {
     return describeError(err);
   }
 }
 
-function createContext(run: Omit<RunMessage, 'type' | 'runDir'>, io: HandlerIo, outputs: OutputDeclaration[]): TaskContext {
+function createContext(
+  run: Omit<RunMessage, 'type' | 'runDir'>,
+  io: HandlerIo,
+  outputs: OutputDeclaration[],
+): TaskContext {
   const files = new Map<string, InputFile>(run.files.map((file) => [file.id, file]));
   return {
     jobId: run.jobId,
@@ -53,7 +71,10 @@ function createContext(run: Omit<RunMessage, 'type' | 'runDir'>, io: HandlerIo, 
     },
     file(id) {
       const file = files.get(id);
-      if (file === undefined) throw new TypeError(`File ${id} is not part of this job's input. Declare it with fileRef() in the input schema.`);
+      if (file === undefined)
+        throw new TypeError(
+          `File ${id} is not part of this job's input. Declare it with fileRef() in the input schema.`,
+        );
       return file;
     },
     output(name, { mediaType }) {
@@ -66,7 +87,10 @@ function createContext(run: Omit<RunMessage, 'type' | 'runDir'>, io: HandlerIo, 
 }
 
 function describeMismatch(error: z.ZodError): string {
-  return cleanText(`The handler returned something else than its output schema declares: ${z.prettifyError(error)}`, 2_000);
+  return cleanText(
+    `The handler returned something else than its output schema declares: ${z.prettifyError(error)}`,
+    2_000,
+  );
 }
 
 /** @returns a `threw` end for anything that a handler may throw. */
