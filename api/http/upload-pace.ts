@@ -47,7 +47,7 @@ export function paceBody(
   const check = (): void => {
     const elapsedMs = performance.now() - checkedAt;
     checkedAt += elapsedMs;
-    const isReaderBehind = body.writableLength > 0 || body.readableLength >= bufferBytes;
+    const isReaderBehind = body.readableLength >= bufferBytes;
     if (isReaderBehind) return;
     silentMs += elapsedMs;
     window.waitedMs += elapsedMs;
@@ -62,7 +62,7 @@ export function paceBody(
       window = { bytes: 0, waitedMs: 0 };
     }
   };
-  const timer = setInterval(check, Math.min(checkMs, idleMs));
+  const timer = setInterval(check, checkMs);
   // The client is done when the last byte is here; what comes after is our time.
   body.once('finish', () => clearInterval(timer));
   body.once('close', () => clearInterval(timer));

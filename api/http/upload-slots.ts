@@ -2,7 +2,7 @@ import { AppError } from '#shared/errors.ts';
 
 /** Counts the uploads in progress of each tenant in this process. */
 export interface UploadSlots {
-  /** Takes a slot; call the answer to give it back. @throws AppError `too-many-uploads`. */
+  /** Takes a slot; call the answer, once, to give it back. @throws AppError `too-many-uploads`. */
   take(tenantId: string): () => void;
 }
 
@@ -19,10 +19,7 @@ export function createUploadSlots(max: number): UploadSlots {
         );
       }
       counts.set(tenantId, count + 1);
-      let isHeld = true;
       return () => {
-        if (!isHeld) return;
-        isHeld = false;
         const left = (counts.get(tenantId) ?? 1) - 1;
         if (left === 0) counts.delete(tenantId);
         else counts.set(tenantId, left);

@@ -135,14 +135,39 @@ describe('limits', () => {
     expect(await leftovers()).toHaveLength(1);
   });
 
-  test('a client that writes everything before it reads gets the answer of a refusal, not a reset', async () => {
+  test('a declared length over the limit is refused before anything is sent', async () => {
     const { port } = await setup({ fileBytesMax: MiB });
     const socket = openSocket(port);
-    socket.pause();
-    socket.write(`PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: ${48 * MiB}\r\n\r\n`);
-    for (let i = 0; i < 48; i += 1) if (!socket.write(Buffer.alloc(MiB))) await once(socket, 'drain');
-    expect(await text(socket)).toMatch(/^HTTP\/1\.1 413 /);
+    socket.write(`PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: ${MiB + 1}\r\n\r\n`);
+    const [answer] = await once(socket, 'data');
+    expect(String(answer)).toMatch(/^HTTP\/1\.1 413 /);
   });
+
+  const form = 'Content-Type: multipart/form-data; boundary=b\r\n';
+  test.for<[string, string, string]>([
+    ['PUT', 'Content-Length: 50331648\r\n', '413'],
+    ['PUT', 'Transfer-Encoding: chunked\r\n', '413'],
+    ['POST', `${form}Content-Length: 50331648\r\n`, '400'],
+  ])(
+    'a client that writes everything before it reads gets the answer of a refusal, not a reset: %s, %j',
+    async ([method, headers, status]) => {
+      const { port } = await setup({ fileBytesMax: MiB });
+      const socket = openSocket(port);
+      socket.pause();
+      socket.write(`${method} / HTTP/1.1\r\nHost: x\r\n${headers}\r\n`);
+      // In a form it begins with a name that is refused.
+      const chunk = Buffer.alloc(MiB);
+      chunk.write('--b\r\nContent-Disposition: form-data; name="a[b]"\r\n\r\n');
+      const isChunked = headers.includes('chunked');
+      for (let i = 0; i < 48; i += 1) {
+        if (isChunked) socket.write('100000\r\n');
+        const isTaken = socket.write(chunk);
+        if (isChunked) socket.write('\r\n');
+        if (!isTaken) await once(socket, 'drain');
+      }
+      expect(await text(socket)).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+    },
+  );
 
   test('one tenant may not have more uploads at once than its limit; another tenant may', async () => {
     const { port, send } = await setup({ perTenantMax: 1 });
@@ -189,7 +214,7 @@ describe('limits', () => {
     expect(checks).toBe(1);
     expect(await leftovers()).toEqual([]);
     usedShare = undefined;
-    clock.mockImplementation(() => now + 1_000);
+    clock.mockImplementation(() => now + 2_000);
     expect((await send(hello)).status, 'a storage that cannot know is not full').toBe(201);
     expect(checks).toBe(2);
   });
@@ -243,6 +268,12 @@ describe('a form', () => {
       'one',
       'two',
     ]);
+  });
+
+  test('with a Content-Encoding is refused', async () => {
+    const { send } = await setup();
+    const headers = { 'Content-Type': 'multipart/form-data; boundary=b', 'Content-Encoding': 'gzip' };
+    expect(await send(Buffer.from('--b--'), headers, 'POST')).toMatchObject({ status: 415 });
   });
 
   test('that fails late keeps none of the files that were stored before', async () => {
