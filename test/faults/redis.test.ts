@@ -1,6 +1,5 @@
 /** Redis is lost, replaced, cut off or mistaken: every accepted job still ends once, because Postgres is the record. */
-import { readdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { expect, test } from 'vitest';
@@ -35,14 +34,14 @@ const losses: readonly { name: string; lose: (redis: OwnRedis) => Promise<void> 
 test.concurrent.each(losses)('$name, with waiting, delayed and active jobs', ({ lose }) =>
   withSystem({ own: ['redis'] }, async (system, { redis }) => {
     await system.startWorker();
-    const active = [await submitGated(system), await submitGated(system)];
-    await allStarted(system, active);
+    const active = [await system.submitGated(), await system.submitGated()];
+    await system.started(active);
     for (let n = 0; n < 15; n += 1) await system.submit('test.echo', { value: n });
     for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n }, { delayMs: 1_500 });
     await system.submit('test.fail', { how: 'error', succeedsAt: 2 });
     await lose(redis);
     for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n });
-    open(system);
+    system.openGate();
     const jobs = await system.finished();
     expect(jobs.filter((job) => job.state !== 'succeeded')).toEqual([]);
     // The loss of Redis is no reason to run anything twice.
@@ -57,8 +56,8 @@ test.concurrent('F26: after a fail-over that lost the last writes, workers go on
       await command(replica.url, 'CONFIG', 'SET', 'masterauth', new URL(redis.url).password);
       await command(replica.url, 'REPLICAOF', '127.0.0.1', String(redis.port));
       const worker = await system.startWorker();
-      const active = [await submitGated(system), await submitGated(system)];
-      await allStarted(system, active);
+      const active = [await system.submitGated(), await system.submitGated()];
+      await system.started(active);
       for (let n = 0; n < 10; n += 1) await system.submit('test.echo', { value: n });
       await untilInSync(replica);
       // From here on the old primary takes writes that the new one will never see.
@@ -68,7 +67,7 @@ test.concurrent('F26: after a fail-over that lost the last writes, workers go on
       await command(redis.url, 'CONFIG', 'SET', 'masterauth', new URL(redis.url).password);
       await command(redis.url, 'REPLICAOF', '127.0.0.1', String(replica.port));
       proxies.redis.switchTo(replica.port);
-      open(system);
+      system.openGate();
       await expectOneRunEach(system);
       expect(busiestSecond(worker)).toBeLessThan(60);
     } finally {
@@ -95,11 +94,11 @@ test.concurrent('F27: while Redis refuses writes jobs are accepted, workers stay
 test.concurrent('F28: while Redis is full jobs are accepted and running ones finish, and the rest runs when there is room', () =>
   withSystem({ own: ['redis'] }, async (system, { redis }) => {
     await system.startWorker();
-    const active = [await submitGated(system), await submitGated(system)];
-    await allStarted(system, active);
+    const active = [await system.submitGated(), await system.submitGated()];
+    await system.started(active);
     await command(redis.url, 'CONFIG', 'SET', 'maxmemory', '1');
     for (let n = 0; n < 10; n += 1) await system.submit('test.noop', { n });
-    open(system);
+    system.openGate();
     await system.finished(active);
     await command(redis.url, 'CONFIG', 'SET', 'maxmemory', '0');
     await expectOneRunEach(system);
@@ -132,14 +131,14 @@ test.concurrent.each([
   ({ directions }) =>
     withSystem({ proxied: ['redis'] }, async (system, _servers, { redis }) => {
       await system.startWorker();
-      const active = [await submitGated(system), await submitGated(system)];
-      await allStarted(system, active);
+      const active = [await system.submitGated(), await system.submitGated()];
+      await system.started(active);
       redis.swallow(directions);
       for (let n = 0; n < 10; n += 1)
         await system.submit(n % 2 === 0 ? 'test.noop' : 'test.echo', n % 2 === 0 ? { n } : { value: n });
       await sleep(10_000);
       // Results need no Redis.
-      open(system);
+      system.openGate();
       await system.finished(active);
       await sleep(10_000);
       expect(redis.swallowedBytes()).toBeGreaterThan(0);
@@ -167,8 +166,8 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
     const worker = await system.startWorker();
     const ended = await system.submit('test.sleep', { dir: system.marks });
     await system.finished();
-    const active = await submitGated(system);
-    await allStarted(system, [active]);
+    const active = await system.submitGated();
+    await system.started([active]);
     await withDeliveries(system.world, async (deliveries) => {
       // The delivery of the active job with fence 0 is still there, because its run has not ended.
       const forged = [ended, active, uuidv7()].flatMap((jobId) =>
@@ -192,29 +191,10 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
       what: 'the foreign delivery to be dropped',
     });
     redis.disconnect();
-    open(system);
+    system.openGate();
     await expectOneRunEach(system);
     expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(2);
   }));
-
-/** A job that runs until `open` is called. */
-function submitGated(system: System): Promise<string> {
-  return system.submit('test.sleep', { dir: system.marks, until: 'open' });
-}
-
-function open({ marks }: System): void {
-  writeFileSync(join(marks, 'open'), '');
-}
-
-async function allStarted({ marks }: System, ids: readonly string[]): Promise<void> {
-  await waitFor(
-    () => {
-      const names = readdirSync(marks);
-      return ids.every((id) => names.some((name) => name.startsWith(`started-${id}`))) ? true : undefined;
-    },
-    { what: 'the handlers to start' },
-  );
-}
 
 async function expectOneRunEach(system: System): Promise<void> {
   const jobs = await system.finished();

@@ -3,7 +3,8 @@
  * workers as the test starts. When the test has done its part, everything is stopped in order and the history is held
  * against the invariants.
  */
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { checkHistory } from './check-history.ts';
 import { startFaultProxy, type FaultProxy } from './fault-proxy.ts';
@@ -18,6 +19,7 @@ import {
   type ServiceWorld,
   type TestJob,
 } from './service.ts';
+import { waitFor } from './wait-for.ts';
 import { createWorld } from './world.ts';
 
 type Env = Readonly<Record<string, string>>;
@@ -35,6 +37,11 @@ export interface System {
   readonly accepted: string[];
   /** Queues a job. @throws Error unless it was accepted. */
   submit(task: string, input?: unknown, options?: unknown): Promise<string>;
+  /** Queues a job whose handler leaves a mark and then waits for `openGate`. Default task: test.sleep. */
+  submitGated(task?: string, input?: Readonly<Record<string, unknown>>, options?: unknown): Promise<string>;
+  openGate(): void;
+  /** Waits until a handler of each job has begun. @returns for each, the pids of all that have so far. */
+  started(ids: readonly string[]): Promise<number[][]>;
   /** Waits for the end of these jobs, or of all that were accepted. */
   finished(ids?: readonly string[]): Promise<TestJob[]>;
   startApi(env?: Env): Promise<ApiProcess>;
@@ -97,6 +104,11 @@ export async function withSystem<Own extends keyof Servers = never, Proxied exte
     const api = started('api', await startApi(world, env));
     const client = createClient(api.url);
     const accepted: string[] = [];
+    const submit: System['submit'] = async (task, input, jobOptions) => {
+      const id = await client.submit(task, input, jobOptions);
+      accepted.push(id);
+      return id;
+    };
     await work(
       {
         world: direct,
@@ -105,11 +117,11 @@ export async function withSystem<Own extends keyof Servers = never, Proxied exte
         db,
         marks,
         accepted,
-        async submit(task, input, jobOptions) {
-          const id = await client.submit(task, input, jobOptions);
-          accepted.push(id);
-          return id;
-        },
+        submit,
+        submitGated: (task = 'test.sleep', input, jobOptions) =>
+          submit(task, { dir: marks, until: gate, ...input }, jobOptions),
+        openGate: () => writeFileSync(join(marks, gate), ''),
+        started: (ids) => waitUntilStarted(marks, ids),
         finished: (ids) => Promise.all((ids ?? accepted).map((id) => client.finished(id))),
         startApi: async (more) => started('api', await startApi(world, { ...env, ...more })),
         startWorker: async (more) => started('worker', await startWorker(world, { ...env, ...more })),
@@ -167,6 +179,24 @@ async function startProxies(
     proxies[name] = proxy;
   }
   return proxies;
+}
+
+const gate = 'open';
+
+/** Handlers of the test tasks leave `started-<job id>…` with their pid in it. */
+function waitUntilStarted(marks: string, ids: readonly string[]): Promise<number[][]> {
+  return waitFor(
+    () => {
+      const names = readdirSync(marks);
+      const pids = ids.map((id) =>
+        names
+          .filter((name) => name.startsWith(`started-${id}`))
+          .map((name) => Number(readFileSync(join(marks, name), 'utf8'))),
+      );
+      return pids.every((group) => group.length > 0) ? pids : undefined;
+    },
+    { what: 'handlers of all jobs to begin', seen: () => readdirSync(marks) },
+  );
 }
 
 const sameLinesPerSecondMax = 20;
