@@ -11,7 +11,6 @@ const lingerMs = 5_000;
  */
 export function readRestOfRefused(req: IncomingMessage): void {
   if (req.complete || req.destroyed) return;
-  req.unpipe();
   req.resume();
   const { socket } = req;
   // What http calls after an answer with `Connection: close`.
