@@ -151,7 +151,7 @@ function takeField(scan: Scan, from: number): Field | 'never closed' | undefined
 
 /** The quoted field at `opening`; undefined when its closing quote is not in the text. */
 function takeQuotedField(scan: Scan, opening: number): Field | 'never closed' | undefined {
-  const { text, isEnd, syntax } = scan;
+  const { text, syntax } = scan;
   const { quote, delimiter } = syntax;
   let hasStray = false;
   for (let from = opening + 1; ;) {
@@ -162,7 +162,7 @@ function takeQuotedField(scan: Scan, opening: number): Field | 'never closed' | 
       continue;
     }
     const next = skipSpaces(text, closing + 1);
-    if (next === text.length && !isEnd) return undefined;
+    // At the end of a chunk this may be wrong; then the row has no end yet either, and is read again with more text.
     const isClosing =
       next === text.length || /[\n\r]/.test(text.charAt(next)) || text.startsWith(delimiter, next);
     if (!isClosing) hasStray = true;
