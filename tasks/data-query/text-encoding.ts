@@ -27,9 +27,11 @@ export async function toUtf8(
   options: { declared?: string | undefined; name: string; scratchPath: string; signal: AbortSignal },
 ): Promise<Utf8Text> {
   const { declared, name, scratchPath, signal } = options;
-  const found = await detectEncoding(path, { name, signal });
-  const encoding = declared === undefined ? found.encoding : new TextDecoder(declared).encoding;
-  if (encoding === 'utf-8' && found.encoding === 'utf-8' && !found.isBroken) return { path, encoding };
+  const named = declared === undefined ? undefined : new TextDecoder(declared).encoding;
+  const isGuessed = named === undefined || named === 'utf-8';
+  const found = isGuessed ? await detectEncoding(path, { name, signal }) : undefined;
+  const encoding = named ?? found?.encoding ?? 'utf-8';
+  if (encoding === 'utf-8' && found?.encoding === 'utf-8' && !found.isBroken) return { path, encoding };
   const decoder = new TextDecoder(encoding);
   const decoded = async function* (chunks: AsyncIterable<Buffer>) {
     for await (const chunk of chunks) yield decoder.decode(chunk, { stream: true });

@@ -1,13 +1,10 @@
 import { createReadStream } from 'node:fs';
 import { Readable } from 'node:stream';
 import type { Attachment as ComposerAttachment } from 'nodemailer';
-import { InvalidInputError, type TaskContext, type z } from '#shared/tasks/define-task.ts';
+import type { TaskContext, z } from '#shared/tasks/define-task.ts';
 import type { task } from './task.ts';
 
 type Input = z.output<(typeof task)['input']>;
-
-/** Bytes of an e-mail before encoding, which adds a third; most servers take no more. */
-export const messageBytesMax = 25 * 1024 * 1024;
 
 /** An attachment with its bytes at hand or on disk; never a path or URL for nodemailer to fetch. */
 export interface Attachment {
@@ -18,9 +15,8 @@ export interface Attachment {
   readonly source: Buffer | { readonly path: string };
 }
 
-/** @throws InvalidInputError when they are too large together. */
-export function readAttachments(input: Input, ctx: TaskContext): Attachment[] {
-  const attachments = input.attachments.map((item): Attachment => {
+export function readAttachments(input: Input, ctx: Pick<TaskContext, 'file'>): Attachment[] {
+  return input.attachments.map((item): Attachment => {
     const { contentId } = item;
     if (item.fileId === undefined) {
       const source = Buffer.from(item.content ?? '', 'base64');
@@ -36,13 +32,6 @@ export function readAttachments(input: Input, ctx: TaskContext): Attachment[] {
       source: { path: file.path },
     };
   });
-  const sizeBytes = attachments.reduce((sum, item) => sum + item.sizeBytes, 0);
-  if (sizeBytes > messageBytesMax) {
-    throw new InvalidInputError(
-      `The attachments have ${sizeBytes} bytes together, more than the ${messageBytesMax} of an e-mail. Send links instead.`,
-    );
-  }
-  return attachments;
 }
 
 /** Files are opened when their turn comes, so a message that is never sent opens none. */

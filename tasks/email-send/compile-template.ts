@@ -5,6 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { Liquid, type Template } from 'liquidjs';
 import mjml2html from 'mjml';
+import { dropUnsafeLinks } from './safe-links.ts';
 
 export interface CompiledTemplate {
   renderHtml(variables: object): Promise<string>;
@@ -13,9 +14,11 @@ export interface CompiledTemplate {
   readonly renderText: ((variables: object) => Promise<string>) | undefined;
 }
 
-/** @param locale undefined for the default language, whose files bear no locale in their names. */
-export async function compileTemplate(name: string, locale: string | undefined): Promise<CompiledTemplate> {
-  const folder = new URL(`./templates/${name}/`, import.meta.url);
+/**
+ * @param folder URL of the template's folder, with a slash at its end.
+ * @param locale undefined for the default language, whose files bear no locale in their names.
+ */
+export async function compileTemplate(folder: URL, locale: string | undefined): Promise<CompiledTemplate> {
   const suffix = locale === undefined ? '' : `.${locale}`;
   const read = (file: string) => readFile(new URL(file, folder), 'utf8');
   const [mjml, subject, text] = await Promise.all([
@@ -25,8 +28,9 @@ export async function compileTemplate(name: string, locale: string | undefined):
   ]);
   // No web fonts: MJML would have every reader's program ask Google for them.
   const { html } = await mjml2html(mjml, { validationLevel: 'strict', fonts: {}, keepComments: true });
+  const renderHtml = renderer(htmlEngine, html);
   return {
-    renderHtml: renderer(htmlEngine, html),
+    renderHtml: async (variables) => dropUnsafeLinks(await renderHtml(variables)),
     renderSubject: renderer(textEngine, subject),
     renderText: text === undefined ? undefined : renderer(textEngine, text),
   };

@@ -3,13 +3,16 @@ import type { Readable } from 'node:stream';
 import MailComposer from 'nodemailer/lib/mail-composer';
 import { InvalidInputError, type TaskContext, type z } from '#shared/tasks/define-task.ts';
 import { parseAddress, type MailAddress } from './address.ts';
-import { messageBytesMax, readAttachments, toComposerAttachment, type Attachment } from './attachments.ts';
+import { readAttachments, toComposerAttachment, type Attachment } from './attachments.ts';
 import { checkHeaders } from './header-list.ts';
 import { htmlToPlainText } from './html-to-plain-text.ts';
 import type { MailSettings } from './mail-settings.ts';
 import { oneLine } from './one-line.ts';
 import { renderTemplate } from './render-template.ts';
 import type { task } from './task.ts';
+
+/** Bytes of an e-mail before encoding, which adds a third; most servers take no more. */
+const messageBytesMax = 25 * 1024 * 1024;
 
 type Input = z.output<(typeof task)['input']>;
 
@@ -28,7 +31,11 @@ export interface Letter {
 }
 
 /** @throws InvalidInputError for whatever in the input can never be sent. */
-export async function writeLetter(input: Input, ctx: TaskContext, settings: MailSettings): Promise<Letter> {
+export async function writeLetter(
+  input: Input,
+  ctx: Pick<TaskContext, 'jobId' | 'file'>,
+  settings: Pick<MailSettings, 'from' | 'fromDomains'>,
+): Promise<Letter> {
   const from = input.from === undefined ? settings.from : parseAddress(input.from);
   if (!settings.fromDomains.includes(from.domain)) {
     throw new InvalidInputError(
@@ -37,12 +44,14 @@ export async function writeLetter(input: Input, ctx: TaskContext, settings: Mail
   }
   const body = await writeBody(input);
   const attachments = readAttachments(input, ctx);
-  const sizeBytes =
-    attachments.reduce((sum, item) => sum + item.sizeBytes, 0) +
-    Buffer.byteLength(body.text) +
-    Buffer.byteLength(body.html ?? '');
+  const sizeBytes = attachments.reduce(
+    (sum, item) => sum + item.sizeBytes,
+    Buffer.byteLength(body.text) + Buffer.byteLength(body.html ?? ''),
+  );
   if (sizeBytes > messageBytesMax) {
-    throw new InvalidInputError(`The e-mail has ${sizeBytes} bytes, more than ${messageBytesMax}.`);
+    throw new InvalidInputError(
+      `The e-mail has ${sizeBytes} bytes, more than ${messageBytesMax}. Send links instead of attachments.`,
+    );
   }
   return {
     // Kept over retries: a receiver that gets the e-mail twice can tell.

@@ -2,7 +2,6 @@ import { InvalidInputError, z } from '#shared/tasks/define-task.ts';
 import type { CompiledTemplate } from './compile-template.ts';
 import { htmlToPlainText } from './html-to-plain-text.ts';
 import { oneLine } from './one-line.ts';
-import { dropUnsafeLinks } from './safe-links.ts';
 import { emailTemplates, findEmailTemplate, type EmailTemplate } from './template-list.ts';
 
 export interface RenderedEmail {
@@ -34,7 +33,7 @@ export async function renderTemplate(options: {
     );
   }
   const compiled = await getCompiled(template, chooseLocale(template, options.locale));
-  const html = dropUnsafeLinks(await compiled.renderHtml(parsed.data));
+  const html = await compiled.renderHtml(parsed.data);
   const text =
     compiled.renderText === undefined ? htmlToPlainText(html) : await compiled.renderText(parsed.data);
   return { subject: oneLine(await compiled.renderSubject(parsed.data)), html, text };
@@ -58,7 +57,7 @@ function getCompiled(template: EmailTemplate, locale: string | undefined): Promi
   const known = compiled.get(key);
   if (known !== undefined) return known;
   const made = import('./compile-template.ts').then(({ compileTemplate }) =>
-    compileTemplate(template.name, locale),
+    compileTemplate(new URL(`./templates/${template.name}/`, import.meta.url), locale),
   );
   compiled.set(key, made);
   return made;

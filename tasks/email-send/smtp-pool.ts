@@ -80,13 +80,10 @@ export class SmtpPool {
 
   /** The connection used last: the others get their chance to become idle and close. */
   #findIdle(): Pooled | undefined {
-    for (let pooled = this.#idle.pop(); pooled !== undefined; pooled = this.#idle.pop()) {
-      clearTimeout(pooled.timer);
-      if (!pooled.session.isOpen) continue;
-      pooled.session.setIdle(false);
-      return pooled;
-    }
-    return undefined;
+    const pooled = this.#idle.pop();
+    clearTimeout(pooled?.timer);
+    pooled?.session.setIdle(false);
+    return pooled;
   }
 
   #drop(pooled: Pooled): void {

@@ -29,8 +29,6 @@ export interface SmtpSession {
    * @throws DeliveryError, or the signal's reason when it was stopped in time; the session is closed then.
    */
   send(envelope: Envelope, message: Readable, signal: AbortSignal): Promise<Receipt>;
-  /** False once the server or we have closed it. */
-  readonly isOpen: boolean;
   /** Keeps the process alive, or not: an idle connection should not. */
   setIdle(isIdle: boolean): void;
   close(): void;
@@ -55,10 +53,6 @@ export async function openSmtpSession(server: MailServer, signal: AbortSignal): 
     socketTimeout: answerTimeoutMs,
     logger: false,
   });
-  let isOpen = true;
-  connection.on('end', () => {
-    isOpen = false;
-  });
   // Errors reach whoever waits (see `settle`); one on an idle connection is answered by its end.
   connection.on('error', () => {});
   const { login } = server;
@@ -75,9 +69,6 @@ export async function openSmtpSession(server: MailServer, signal: AbortSignal): 
   }
 
   return {
-    get isOpen() {
-      return isOpen;
-    },
     async send(envelope, message, signal) {
       let isHandedOver = false;
       const stop = new AbortController();
@@ -100,7 +91,6 @@ export async function openSmtpSession(server: MailServer, signal: AbortSignal): 
           response: info.response,
         };
       } catch (err) {
-        isOpen = false;
         connection.close();
         message.destroy();
         if (!isHandedOver) signal.throwIfAborted();
@@ -117,7 +107,6 @@ export async function openSmtpSession(server: MailServer, signal: AbortSignal): 
       else socket.ref();
     },
     close() {
-      isOpen = false;
       connection.quit();
     },
   };
