@@ -3,6 +3,7 @@ import { createEmail } from './routes/emails/create-email.ts';
 import { listTemplates } from './routes/emails/list-templates.ts';
 import { createFile } from './routes/files/create-file.ts';
 import { deleteFile } from './routes/files/delete-file.ts';
+import { getContent } from './routes/files/get-content.ts';
 import { getFile } from './routes/files/get-file.ts';
 import { cancelJob } from './routes/jobs/cancel-job.ts';
 import { createJob } from './routes/jobs/create-job.ts';
@@ -13,12 +14,12 @@ import { listLogs } from './routes/jobs/list-logs.ts';
 import { createKey } from './routes/keys/create-key.ts';
 import { listKeys } from './routes/keys/list-keys.ts';
 import { revokeKey } from './routes/keys/revoke-key.ts';
+import { createDocumentationRoutes } from './routes/operation/documentation.ts';
 import { getLivez, getReadyz } from './routes/operation/health.ts';
 import { getTask } from './routes/tasks/get-task.ts';
 import { listTasks } from './routes/tasks/list-tasks.ts';
 
-/** Every call of the API: the router and the OpenAPI document are made from this list. */
-export const routes: readonly Route[] = [
+const calls: readonly Route[] = [
   createJob,
   listJobs,
   getJob,
@@ -27,6 +28,7 @@ export const routes: readonly Route[] = [
   cancelJob,
   createFile,
   getFile,
+  getContent,
   deleteFile,
   createEmail,
   listTemplates,
@@ -38,3 +40,6 @@ export const routes: readonly Route[] = [
   getLivez,
   getReadyz,
 ];
+
+/** Every call of the API: the router and the OpenAPI document are made from this list. */
+export const routes: readonly Route[] = [...calls, ...createDocumentationRoutes(calls)];

@@ -17,7 +17,7 @@ const newEmail = z
     sendAt: z.iso.datetime({ offset: true }).optional().describe('Send it then (ISO 8601). Default: now.'),
     tags: z.array(z.string()).optional().describe('Labels to find the job by.'),
   })
-  .meta({ id: 'NewEmail' });
+  .meta({ id: 'NewEmail', examples: [emailTask.example] });
 
 export const createEmail = defineRoute({
   method: 'post',

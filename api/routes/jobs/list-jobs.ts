@@ -12,10 +12,20 @@ export const listJobs = defineRoute({
   scope: 'read',
   tag: 'Jobs',
   summary: 'Search jobs',
-  description:
-    'Newest first. `q` holds terms that all have to fit: `state:failed,cancelled` `task:image.*` `queue:image` `tag:invoice-7` `id:…` `created:<1h` (in the last hour) `created:>1h` (before that) `created:2026-01-31` `created:<2026-01-31T12:00:00Z` `duration:>30s`, and words or "quoted text" that stand in the error message or the input. `-` before a term negates it, `,` separates alternatives. A long search answers with what it has found so far, perhaps nothing, and a `nextCursor` to go on with. Jobs in lists lack `input`, `result`, `files` and `attempts`.',
+  description: `Newest first. \`q\` holds terms, separated by spaces, that all have to fit:
+- \`state:failed\`, \`queue:image\`, \`tag:invoice-7\`, \`id:…\`
+- \`task:image.resize\`, or \`task:image.*\` for all that begin so
+- \`created:<1h\` in the last hour, \`created:>1h\` before that (units ms, s, m, h, d, w); \`created:2026-01-31\` on that day in UTC, \`created:>=2026-01-31\`, \`created:<2026-01-31T12:00:00Z\`
+- \`duration:>30s\`: how long the last attempt took, or has been taking
+- \`timeout\` or \`"connection reset"\`: stands in the error message or in the input, in upper or lower case
+- \`-\` before a term negates it, \`,\` separates alternatives: \`-state:succeeded,cancelled\`
+A long search answers with what it has found so far, perhaps nothing, and a \`nextCursor\` to go on with. Jobs in lists lack \`input\`, \`result\`, \`files\` and \`attempts\`.`,
   query: z.strictObject({
-    q: z.string().max(searchLengthMax).default('').describe('The search; without it, all jobs.'),
+    q: z
+      .string()
+      .max(searchLengthMax)
+      .default('')
+      .meta({ description: 'The search; without it, all jobs.', examples: ['state:failed task:image.*'] }),
     limit: z.coerce.number().int().min(1).max(100).default(20).describe('Jobs on one page.'),
     cursor: z.string().max(200).optional().describe('`nextCursor` of the previous page, with the same `q`.'),
   }),

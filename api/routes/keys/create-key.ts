@@ -28,7 +28,7 @@ const newKey = z
       ),
     expiresAt: z.iso.datetime({ offset: true }).optional().describe('Refused from then on. Default: never.'),
   })
-  .meta({ id: 'NewApiKey' });
+  .meta({ id: 'NewApiKey', examples: [{ name: 'web shop', tenantId: 'shop', scopes: ['submit', 'read'] }] });
 
 export const createKey = defineRoute({
   method: 'post',

@@ -10,7 +10,7 @@ export const getTask = defineRoute({
   scope: 'read',
   tag: 'Tasks',
   summary: 'One task',
-  params: z.object({ name: z.string() }),
+  params: z.object({ name: z.string().meta({ examples: ['image.resize'] }) }),
   responses: { 200: { description: 'The task.', schema: taskSchema } },
   problems: ['not-found'],
   handle({ deps, params, res }) {
