@@ -132,7 +132,7 @@ export function createClient(url: string, key: string = testKey) {
   async function request(
     method: string,
     path: string,
-    options: { json?: unknown; body?: BodyInit; headers?: Env } = {},
+    options: { json?: unknown; body?: NonNullable<RequestInit['body']>; headers?: Env } = {},
   ): Promise<Response> {
     return fetch(url + path, {
       method,
