@@ -86,10 +86,10 @@ describe('loadTable: CSV', () => {
   it('uses the encoding that is named', async () => {
     const japanese = Buffer.from([0x6e, 0x0a, 0x93, 0xfa, 0x96, 0x7b, 0x0a]);
     expect((await load(japanese, { csv: { encoding: 'shift_jis' } })).values).toEqual([['日本']]);
-    const utf16 = Buffer.from('日本\n語\n', 'utf16le');
+    const utf16 = Buffer.from('日本\n'.repeat(20), 'utf16le');
     expect(await load(utf16, { csv: { encoding: 'utf-16' } })).toMatchObject({
       encoding: 'utf-16le',
-      values: [['語']],
+      rows: 19,
     });
   });
 

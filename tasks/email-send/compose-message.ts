@@ -113,9 +113,10 @@ function toObject({ name, address }: MailAddress): { name: string; address: stri
 /** RFC 8058: both headers, and https, or mail programs show no button. */
 function unsubscribeHeaders(url: string | undefined): { key: string; value: string }[] {
   if (url === undefined) return [];
+  // Angle brackets and spaces are percent-encoded in it.
   const { href } = new URL(url);
   return [
-    { key: 'List-Unsubscribe', value: `<${href.replace(/[<>]/g, encodeURIComponent)}>` },
+    { key: 'List-Unsubscribe', value: `<${href}>` },
     { key: 'List-Unsubscribe-Post', value: 'List-Unsubscribe=One-Click' },
   ];
 }
