@@ -49,10 +49,10 @@ function matches(header: string, etag: string, comparison: 'strong' | 'weak'): b
   return tags.some((tag) => (comparison === 'weak' ? tag.replace(/^W\//, '') : tag) === etag);
 }
 
-/** An HTTP-date: always GMT. `Date.parse` alone would take far more. */
+/** An HTTP-date (RFC 9110, section 5.6.7): always GMT, although its oldest form does not say so. */
 function parseDate(text: string | undefined): number | undefined {
-  if (text === undefined || !/^[A-Za-z]{3,9},? .*(GMT|\d{4})$/.test(text.trim())) return undefined;
-  const ms = Date.parse(text.trim().endsWith('GMT') ? text : `${text} GMT`);
+  if (text === undefined || !/^[A-Za-z]{3,9},? /.test(text)) return undefined;
+  const ms = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`);
   return Number.isNaN(ms) ? undefined : ms;
 }
 

@@ -82,7 +82,8 @@ export async function serveFile(options: {
     throw new AppError('range-not-satisfiable', `The file has ${file.sizeBytes} bytes.`);
   }
 
-  const bytes = await openBytes({ file, storage, log, range });
+  // Opened before the status is written, so that what is not there can still be said.
+  const bytes = await openBytes({ isHead: req.method === 'HEAD', file, storage, log, range });
   setValidators(res, validators);
   setRepresentation(res, file, disposition);
   if (range === 'whole') {
@@ -94,8 +95,7 @@ export async function serveFile(options: {
       'Content-Range': `bytes ${start}-${end}/${file.sizeBytes}`,
     });
   }
-  if (req.method === 'HEAD') {
-    bytes.destroy();
+  if (!bytes) {
     res.end();
     return;
   }
@@ -109,14 +109,14 @@ export async function serveFile(options: {
   }
 }
 
-/** Opened before the status is written, so that what is not there can still be said. */
 async function openBytes(options: {
+  isHead: boolean;
   file: ServedFile;
   storage: Storage;
   log: Logger;
   range: 'whole' | { start: number; end: number };
-}): Promise<Readable> {
-  const { file, storage, log, range } = options;
+}): Promise<Readable | undefined> {
+  const { isHead, file, storage, log, range } = options;
   try {
     const { sizeBytes } = await storage.stat(file.id);
     if (sizeBytes !== file.sizeBytes) {
@@ -126,7 +126,7 @@ async function openBytes(options: {
       );
       throw new AppError('internal', 'The stored bytes of the file are damaged.');
     }
-    return await storage.read(file.id, range === 'whole' ? undefined : range);
+    return isHead ? undefined : await storage.read(file.id, range === 'whole' ? undefined : range);
   } catch (err) {
     if (!(err instanceof StoredFileMissingError)) throw err;
     log.error({ fileId: file.id }, 'the bytes of a stored file are missing');
