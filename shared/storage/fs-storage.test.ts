@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { setImmediate } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
@@ -322,7 +323,7 @@ async function store(storage: Storage, bytes: Buffer) {
 }
 
 function startChild(dir: string, id: string, crashAt: string, ending: 'stall' | 'end'): ChildProcess {
-  const script = join(import.meta.dirname, 'fs-storage-child.ts');
+  const script = fileURLToPath(new URL('./fs-storage-child.ts', import.meta.url));
   const child = spawn(process.execPath, [script, join(dir, 'files'), id, crashAt, ending], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
