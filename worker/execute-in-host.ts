@@ -4,6 +4,7 @@ import { crashPoint } from '#shared/crash-point.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Execute } from './run-job.ts';
+import type { TaskHost } from './task-host/host.ts';
 import type { HostPool } from './task-host/host-pool.ts';
 import { removeTree } from './task-host/remove-tree.ts';
 import { createRunDir, type RunDir } from './task-host/scratch.ts';
@@ -55,14 +56,21 @@ export function createExecuteInHost(options: {
             signal: run.signal,
           }),
         async dispose() {
-          await removeTree(runDir.dir);
+          await clear(host, runDir);
           pool.release(host);
         },
       };
     } catch (err) {
-      if (dir !== undefined) await removeTree(dir.dir);
+      if (dir !== undefined) await clear(host, dir);
       pool.release(host);
       throw err;
     }
   };
+}
+
+const clearMs = 10_000;
+
+/** A host that still writes although its run has ended is not to be trusted with another one. */
+async function clear(host: TaskHost, runDir: RunDir): Promise<void> {
+  if (!(await removeTree(runDir.dir, { deadlineMs: clearMs }))) await host.kill();
 }

@@ -80,7 +80,9 @@ export function createExecuteInline(options: {
           signal: run.signal,
         });
       },
-      dispose: () => (hasDir ? removeTree(runDir) : Promise.resolve()),
+      async dispose() {
+        if (hasDir) await removeTree(runDir);
+      },
     };
   };
 }

@@ -54,7 +54,7 @@ export function createHostPool(options: {
   function end(host: TaskHost): Promise<void> {
     const ended = host
       .kill()
-      .then(() => removeTree(host.dir))
+      .then(async () => void (await removeTree(host.dir)))
       .finally(() => {
         const slot = slotOf.get(host);
         if (slot !== undefined) freeSlots.push(slot);

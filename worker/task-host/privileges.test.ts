@@ -107,6 +107,21 @@ describe.skipIf(obstacle !== undefined)(
       ]);
     });
 
+    test('gives tasks their input files without a copy, to read and not to write', async () => {
+      const form = new FormData();
+      form.append('task', 'test.probe');
+      form.append('file', new Blob(['the bytes of a client']), 'input.txt');
+      const response = await client.request('POST', '/v1/jobs', { body: form });
+      expect(response.status).toBe(202);
+      const { id } = (await response.json()) as { id: string };
+      expect((await client.finished(id)).result.file).toEqual({
+        links: 2,
+        uid: serviceId,
+        mode: '664',
+        write: 'EACCES',
+      });
+    });
+
     test('takes files that a tool made private, and deletes what nobody can read', async () => {
       const id = await client.submit('test.probe', { mess: true });
       const job = await client.finished(id);

@@ -14,20 +14,33 @@ import { join } from 'node:path';
 /** Each level holds two descriptors. */
 const depthMax = 32;
 
-/** Deletes a tree, or what is there of it. Never rejects: the sweep tries again. */
-export async function removeTree(dir: string): Promise<void> {
+/**
+ * Deletes a tree, or what is there of it. Never rejects.
+ * @param options.deadlineMs gives up after this long: a host that still runs can make files faster than they are deleted.
+ *   Default: never.
+ * @returns whether it is gone.
+ */
+export async function removeTree(dir: string, options: { deadlineMs?: number } = {}): Promise<boolean> {
   if (process.platform !== 'linux') {
-    await rm(dir, { recursive: true, force: true }).catch(() => {});
-    return;
+    return rm(dir, { recursive: true, force: true }).then(
+      () => true,
+      () => false,
+    );
   }
-  const stuck = await walk(dir);
-  if (stuck.size === 0) return;
-  for (const [path, uid] of stuck) await removeAs(uid, path);
-  await walk(dir);
+  const until = performance.now() + (options.deadlineMs ?? Infinity);
+  const stuck = await walk(dir, until);
+  if (stuck.size > 0) {
+    for (const [path, uid] of stuck) await removeAs(uid, path, until);
+    await walk(dir, until);
+  }
+  return lstat(dir).then(
+    () => false,
+    (err: unknown) => err instanceof Error && 'code' in err && err.code === 'ENOENT',
+  );
 }
 
 /** @returns path → owner of the topmost directories of an owner under which something could not be deleted. */
-async function walk(dir: string): Promise<Map<string, number>> {
+async function walk(dir: string, until: number): Promise<Map<string, number>> {
   const stuck = new Map<string, number>();
 
   /** `path` starts at a descriptor, `name` is the same directory's path for whoever comes after us. */
@@ -46,6 +59,7 @@ async function walk(dir: string): Promise<Map<string, number>> {
       if (uid !== top?.uid) mine = { uid, name };
       const here = `/proc/self/fd/${handle.fd}`;
       for await (const entry of await opendir(here)) {
+        if (performance.now() > until) break;
         const child = join(here, entry.name);
         if (entry.isDirectory()) await remove(child, join(name, entry.name), depth + 1, mine);
         else await unlink(child);
@@ -69,15 +83,18 @@ async function walk(dir: string): Promise<Map<string, number>> {
 }
 
 /** Without an environment: what runs as the host's user can be read by the host. */
-async function removeAs(uid: number, dir: string): Promise<void> {
+async function removeAs(uid: number, dir: string, until: number): Promise<void> {
   const me = process.getuid?.();
-  // What belongs to root is the worker's own, and was not stuck for want of rights.
-  if (uid === 0 || (me !== 0 && me !== uid)) return;
-  const script = 'rm -rf -- "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }';
+  const timeout = Math.ceil(until - performance.now());
+  if (timeout <= 0 || (me !== 0 && me !== uid)) return;
+  // chmod follows a link that was put in its way: nothing that root should do. rm does not.
+  const script =
+    uid === 0 ? 'rm -rf -- "$1"' : 'rm -rf -- "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }';
   const child = spawn('/bin/sh', ['-c', script, 'remove-tree', dir], {
     stdio: 'ignore',
     env: {},
-    ...(me === 0 && { uid, gid: uid }),
+    ...(Number.isFinite(timeout) && { timeout, killSignal: 'SIGKILL' as const }),
+    ...(me !== uid && { uid, gid: uid }),
   });
   await once(child, 'close').catch(() => {});
 }
