@@ -2,5 +2,6 @@
 export const handlers: Readonly<Record<string, () => Promise<{ default: unknown }>>> = {
   'data.query': () => import('./data-query/handler.ts'),
   'email.send': () => import('./email-send/handler.ts'),
+  'file.inspect': () => import('./file-inspect/handler.ts'),
   'image.resize': () => import('./image-resize/handler.ts'),
 };

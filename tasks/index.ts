@@ -2,6 +2,7 @@
 import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { task as dataQuery } from './data-query/task.ts';
 import { task as emailSend } from './email-send/task.ts';
+import { task as fileInspect } from './file-inspect/task.ts';
 import { task as imageResize } from './image-resize/task.ts';
 
-export const builtInTasks: readonly TaskDefinition[] = [dataQuery, emailSend, imageResize];
+export const builtInTasks: readonly TaskDefinition[] = [dataQuery, emailSend, fileInspect, imageResize];
