@@ -147,7 +147,7 @@ export const configSchema = z.object({
     'A task host (child process) is replaced after this many jobs.',
   ),
   WINDLASS_HOST_MEMORY_MAX: int(2 * GiB, 64 * MiB).describe(
-    'Memory one task host may allocate, in bytes (RLIMIT_DATA).',
+    'Memory one task host may allocate, in bytes, beyond what V8 reserves for code (RLIMIT_DATA).',
   ),
   WINDLASS_HOST_RECYCLE_RSS: int(512 * MiB, 32 * MiB).describe(
     'A task host whose resident memory is above this after a job is replaced, in bytes.',

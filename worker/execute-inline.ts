@@ -90,9 +90,9 @@ export function createExecuteInline(options: {
 /** Resolves to undefined some time after the run was told to stop. */
 function abandonedAfterAbort(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
-    signal.addEventListener('abort', () => setTimeout(() => resolve(undefined), abandonAfterMs).unref(), {
-      once: true,
-    });
+    const abandon = () => void setTimeout(() => resolve(undefined), abandonAfterMs).unref();
+    if (signal.aborted) abandon();
+    else signal.addEventListener('abort', abandon, { once: true });
   });
 }
 

@@ -14,6 +14,7 @@ import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { createFileRefFinder } from '#shared/tasks/file-refs.ts';
 import { z } from 'zod';
 import { openTaskFile } from './task-host/scratch.ts';
+import { throughOutages } from './through-outages.ts';
 import { resultFile, type OutputDeclaration } from './task-host/protocol.ts';
 
 export interface OutputStore {
@@ -81,13 +82,21 @@ export function createOutputStore(options: {
     declared: readonly OutputDeclaration[],
     signal: AbortSignal,
   ): Promise<StoredOutput[]> {
+    const ids = declared.map((file) => file.id);
     const files = declared.map((file) => ({
       id: file.id,
       name: cleanName(file.name),
       mediaType: file.mediaType,
       detectedType: null,
     }));
-    if (!(await insertPendingFiles(db, run, files)))
+    let tries = 0;
+    const announce = async () => {
+      tries += 1;
+      // An earlier try may have got through although its answer did not.
+      if (tries > 1) await deletePendingFiles(db, ids);
+      return insertPendingFiles(db, run, files);
+    };
+    if (!(await throughOutages(announce, () => signal.aborted)))
       throw new AppError('task-output', 'The job was taken over by another run.');
     const stored: StoredOutput[] = [];
     try {
@@ -106,7 +115,7 @@ export function createOutputStore(options: {
       }
       return stored;
     } catch (err) {
-      await discard(declared.map((file) => file.id));
+      await discard(ids);
       throw err;
     }
   }

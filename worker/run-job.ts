@@ -8,7 +8,6 @@
  */
 import type { ClaimedJob, ClaimJobs, Delivery } from '#shared/db/claim-jobs.ts';
 import type { RunEnd, SettleRuns, StoredOutput } from '#shared/db/settle-runs.ts';
-import { toAppError } from '#shared/db/pool.ts';
 import { isFinal, settle, type JobError, type JobState, type RunOutcome } from '#shared/domain/job.ts';
 import { cleanText } from '#shared/domain/text.ts';
 import { crashPoint } from '#shared/crash-point.ts';
@@ -17,11 +16,11 @@ import type { Logger } from '#shared/log.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { StoredFileMissingError } from '#shared/storage/storage.ts';
 import type { LoadedTask } from '#shared/tasks/load-tasks.ts';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { JobReports } from './job-reports.ts';
 import type { OutputStore } from './output-store.ts';
 import type { HostEnd } from './task-host/host.ts';
 import type { Run, Runs } from './runs.ts';
+import { isOutage, throughOutages } from './through-outages.ts';
 
 /** What executing a job gave: how the run ended, and on success the declared result. */
 export interface Execution {
@@ -93,10 +92,11 @@ async function runClaimed(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, r
       crashPoint('run.after-output');
     }
   } catch (err) {
+    // A run that was told to stop may fail anywhere, for example because its files are no longer being stored.
     outcome =
-      run.stopReason() === 'superseded'
-        ? undefined
-        : { type: 'failed', error: describeFailure(err, deps.log, job) };
+      run.stopReason() === undefined
+        ? { type: 'failed', error: describeFailure(err, deps.log, job) }
+        : interpret({ type: 'stopped' }, run);
   } finally {
     clearTimeout(limit);
   }
@@ -106,10 +106,13 @@ async function runClaimed(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, r
     .catch((err: unknown) =>
       deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'),
     );
-  const state = outcome === undefined ? undefined : await settleRun(deps, job, task, run, outcome, outputs);
+  const state =
+    outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
   crashPoint('run.after-commit');
-  if (state !== 'succeeded') await deps.outputStore.discard(outputs.map((output) => output.id));
-  if (state !== undefined && isFinal(state)) deps.signals.ended([job.id]);
+  // Files of a run that may have been committed are left to the janitor, which decides by the record.
+  if (state !== 'succeeded' && state !== 'unknown')
+    await deps.outputStore.discard(outputs.map((output) => output.id));
+  if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) deps.signals.ended([job.id]);
   // Cleaning up is nobody's reason to wait: the slot is free.
   void execution?.dispose();
   logEnd(deps.log, job, run, state, outcome);
@@ -175,8 +178,14 @@ function describeFailure(err: unknown, log: Logger, job: ClaimedJob): JobError {
 }
 
 /**
+ * What was written. `superseded`: nothing, because another run owns the job by now. `unknown`: Postgres was away until
+ * the worker had to stop.
+ */
+type Settled = JobState | 'superseded' | 'unknown';
+
+/**
  * Commits the end of the run. While Postgres is away this waits: the fence makes trying again safe, and as long as
- * nobody can reap us the result is still wanted. Undefined when another run owns the job by now.
+ * nobody can reap us the result is still wanted.
  */
 async function settleRun(
   deps: RunJobDeps,
@@ -185,7 +194,7 @@ async function settleRun(
   run: Run,
   outcome: RunOutcome,
   outputs: readonly StoredOutput[],
-): Promise<JobState | undefined> {
+): Promise<Settled> {
   const { definition } = task;
   const policy = {
     attemptsUsed: job.attemptsUsed,
@@ -198,30 +207,33 @@ async function settleRun(
   };
   const key = { jobId: job.id, fence: job.fence };
   const result = outcome.type === 'succeeded' ? outcome.result : null;
-  let end: RunEnd = { ...key, settlement: settle(outcome, policy), result, outputs };
-  let isRefused = false;
+  const end: RunEnd = { ...key, settlement: settle(outcome, policy), result, outputs };
+  const isGivenUp = () => run.stopReason() === 'superseded' || run.stopReason() === 'interrupted';
+  const write = (what: RunEnd) => throughOutages(() => deps.settles.add(what), isGivenUp);
   crashPoint('run.before-commit');
-  for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2_000)) {
-    try {
-      return await deps.settles.add(end);
-    } catch (err) {
-      const known = toAppError(err);
-      if (known instanceof AppError && known.code === 'unavailable') {
-        if (run.stopReason() === 'superseded' || run.stopReason() === 'interrupted') return undefined;
-        await sleep(waitMs);
-        continue;
-      }
-      // Postgres refuses what this run ended with, and would refuse it again and again: the job ends with that.
-      if (isRefused) throw err;
-      isRefused = true;
-      deps.log.error({ ...key, err }, 'the end of a run was refused by the database');
-      const error = {
-        code: 'task-output',
-        message: 'The result of the task could not be stored.',
-        retryable: false,
-      };
-      end = { ...key, settlement: settle({ type: 'failed', error }, policy), result: null, outputs: [] };
-    }
+  try {
+    return (await write(end)) ?? 'superseded';
+  } catch (err) {
+    if (isOutage(err)) return 'unknown';
+    deps.log.error({ ...key, err }, 'the end of a run was refused by the database');
+  }
+  // Postgres refuses what this run ended with, and would refuse it again and again: the job ends with that.
+  const error = {
+    code: 'task-output',
+    message: 'The result of the task could not be stored.',
+    retryable: false,
+  };
+  const refused: RunEnd = {
+    ...key,
+    settlement: settle({ type: 'failed', error }, policy),
+    result: null,
+    outputs: [],
+  };
+  try {
+    return (await write(refused)) ?? 'superseded';
+  } catch (err) {
+    if (isOutage(err)) return 'unknown';
+    throw err;
   }
 }
 
@@ -229,7 +241,7 @@ function logEnd(
   log: Logger,
   job: ClaimedJob,
   run: Run,
-  state: JobState | undefined,
+  state: Settled,
   outcome: RunOutcome | undefined,
 ): void {
   const durationMs = Math.round(performance.now() - run.startedMs);
@@ -240,8 +252,10 @@ function logEnd(
     attempt: job.attemptsUsed + 1,
     durationMs,
   };
-  if (state === undefined)
+  if (state === 'superseded')
     log.warn({ ...fields, outcome: outcome?.type }, 'run superseded: nothing was committed');
+  else if (state === 'unknown')
+    log.warn({ ...fields, outcome: outcome?.type }, 'run given up: the database did not answer');
   else if (outcome !== undefined && 'error' in outcome)
     log.warn({ ...fields, state, code: outcome.error.code }, `job ${state}`);
   else log.info({ ...fields, state }, `job ${state}`);

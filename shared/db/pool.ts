@@ -46,7 +46,13 @@ export async function inTransaction<Value>(
   work: (client: pg.PoolClient) => Promise<Value>,
 ): Promise<Value> {
   const client = await db.connect();
-  let failure: Error | undefined;
+  let isBroken = false;
+  // A connection that is cut off between two statements says so by this event, which ends the process if nobody listens.
+  // The next statement fails with it.
+  const onError = () => {
+    isBroken = true;
+  };
+  client.on('error', onError);
   try {
     await client.query('BEGIN');
     const value = await work(client);
@@ -58,13 +64,12 @@ export async function inTransaction<Value>(
     }
     return value;
   } catch (err) {
-    failure = err instanceof Error ? err : new Error(String(err));
+    isBroken ||= err instanceof AmbiguousCommitError || isConnectionLost(err);
     await client.query('ROLLBACK').catch(() => {});
     throw err;
   } finally {
-    client.release(
-      failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)),
-    );
+    client.off('error', onError);
+    client.release(isBroken);
   }
 }
 

@@ -28,9 +28,21 @@ export type SettleRuns = GroupCommit<RunEnd, JobState | undefined>;
 
 export function createSettleRuns(db: Db): SettleRuns {
   return createGroupCommit<RunEnd, JobState | undefined>({
-    flush: (runs) => settleRuns(db, runs),
-    recover: (run, err) => findSettled(db, run, err),
+    async flush(runs) {
+      const states = await settleRuns(db, runs);
+      // What was not written is superseded, or was written by an earlier try whose answer was lost.
+      const earlier = await findSettled(
+        db,
+        runs.filter((_, index) => states[index] === undefined),
+      );
+      return runs.map((run, index) => states[index] ?? earlier.get(keyOf(run)));
+    },
+    recover: (run, err) => recover(db, run, err),
   });
+}
+
+function keyOf({ jobId, fence }: { jobId: string; fence: number }): string {
+  return `${jobId}/${fence}`;
 }
 
 // A cancel that arrived after the worker decided to run the job again still ends it.
@@ -68,7 +80,7 @@ WITH item AS MATERIALIZED (
 ), released AS (
   DELETE FROM job_inputs i USING ended WHERE i.job_id = ended.id AND ended.state IN ('succeeded', 'failed', 'cancelled')
 )
-SELECT id, state FROM ended`;
+SELECT id AS "jobId", fence, state FROM ended`;
 
 /** Settles a group in one statement; used by workers for their own runs and by the reaper for those of the dead. */
 export async function settleRuns(db: Db, runs: readonly RunEnd[]): Promise<(JobState | undefined)[]> {
@@ -84,25 +96,40 @@ export async function settleRuns(db: Db, runs: readonly RunEnd[]): Promise<(JobS
     outcome: run.settlement.outcome,
     outputs: run.outputs,
   }));
-  const { rows } = await db.query<{ id: string; state: JobState }>({
+  const { rows } = await db.query<{ jobId: string; fence: number; state: JobState }>({
     name: 'settle-runs',
     text: settleSql,
     values: [JSON.stringify(items)],
   });
-  const states = new Map(rows.map((row) => [row.id, row.state]));
-  return runs.map((run) => states.get(run.jobId));
+  const states = new Map(rows.map((row) => [keyOf(row), row.state]));
+  return runs.map((run) => states.get(keyOf(run)));
 }
 
-/** After a lost answer: an attempt row with this fence exists if and only if the commit happened (F61). */
-async function findSettled(db: Db, run: RunEnd, cause: unknown): Promise<JobState | undefined> {
-  const { rows } = await db.query<{ is_settled: boolean; state: JobState; is_mine: boolean }>(
-    `SELECT EXISTS (SELECT 1 FROM attempts a WHERE a.job_id = j.id AND a.fence = $2) AS is_settled, j.state,
-       j.fence = $2 AND j.state = 'active' AS is_mine FROM jobs j WHERE j.id = $1`,
+/**
+ * Those of the runs whose end is in the record. An attempt with the fence of a run is not enough: when its worker
+ * seemed dead, the reaper wrote it, and with another outcome.
+ */
+async function findSettled(db: Db, runs: readonly RunEnd[]): Promise<Map<string, JobState>> {
+  if (runs.length === 0) return new Map();
+  const { rows } = await db.query<{ jobId: string; fence: number; state: JobState }>(
+    `SELECT a.job_id AS "jobId", a.fence, j.state
+     FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS run(job_id, fence, outcome)
+     JOIN attempts a ON a.job_id = run.job_id AND a.fence = run.fence AND a.outcome = run.outcome
+     JOIN jobs j ON j.id = a.job_id`,
+    [runs.map((run) => run.jobId), runs.map((run) => run.fence), runs.map((run) => run.settlement.outcome)],
+  );
+  return new Map(rows.map((row) => [keyOf(row), row.state]));
+}
+
+/** After a lost answer nothing is guessed, the record tells (F61). @throws AmbiguousCommitError to try again. */
+async function recover(db: Db, run: RunEnd, cause: unknown): Promise<JobState | undefined> {
+  const state = (await findSettled(db, [run])).get(keyOf(run));
+  if (state !== undefined) return state;
+  const { rowCount } = await db.query(
+    `SELECT 1 FROM jobs WHERE id = $1 AND fence = $2 AND state = 'active'`,
     [run.jobId, run.fence],
   );
-  const row = rows[0];
-  if (row?.is_settled === true) return row.state;
-  // Still ours, so not committed yet: the caller tries again. Otherwise another run owns the job now.
-  if (row?.is_mine === true) throw new AmbiguousCommitError(cause);
+  // Still ours, so it was not committed, or not yet. Otherwise another run owns the job now.
+  if (rowCount === 1) throw new AmbiguousCommitError(cause);
   return undefined;
 }

@@ -9,9 +9,10 @@ import { createLogger } from '#shared/log.ts';
 import { createProducerConnection } from '#shared/queue/connections.ts';
 import { createDeliveries, type Deliveries } from '#shared/queue/deliveries.ts';
 import { ownRedis, type OwnRedis } from '#test/support/own-servers.ts';
-import type { ServiceProcess, ServiceWorld, TestJob } from '#test/support/service.ts';
-import { parseLine, withSystem, type System } from '#test/support/system.ts';
+import type { ServiceProcess, ServiceWorld } from '#test/support/service.ts';
+import { parseLine, withSystem } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
+import { expectOneRunEach } from './expect-jobs.ts';
 
 const losses: readonly { name: string; lose: (redis: OwnRedis) => Promise<void> }[] = [
   { name: 'F23: every job finishes once after FLUSHALL', lose: (redis) => command(redis.url, 'FLUSHALL') },
@@ -195,12 +196,6 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
     await expectOneRunEach(system);
     expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(2);
   }));
-
-async function expectOneRunEach(system: System): Promise<void> {
-  const jobs = await system.finished();
-  const odd = jobs.filter((job: TestJob) => job.state !== 'succeeded' || job.attempts.length !== 1);
-  expect(odd).toEqual([]);
-}
 
 /** Most lines that a process wrote within one second, of any level. */
 function busiestSecond({ lines }: ServiceProcess): number {

@@ -3,6 +3,7 @@ import { isFinal } from '#shared/domain/job.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
+import { killOrphansOfDeadWorkers } from '../task-host/processes.ts';
 import type { LeaseKeeper } from './lease-keeper.ts';
 import { createLoop, type Loop } from './loop.ts';
 
@@ -30,6 +31,8 @@ export function createReaper(options: {
       log.warn({ jobs: moved }, 'jobs of a dead worker were moved on');
       signals.ended(moved.filter((job) => isFinal(job.state)).map((job) => job.jobId));
       options.onRevived();
+      // If it ran on this machine, its tasks may have left processes that go on working beside the runs that follow.
+      killOrphansOfDeadWorkers();
     }
     await pruneWorkers(db);
     return everyMs;

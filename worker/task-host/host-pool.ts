@@ -10,7 +10,10 @@ import { createHostDir } from './scratch.ts';
 import { spawnHost, type HostLimits, type TaskHost } from './host.ts';
 
 export interface HostPool {
-  /** A free host for this tenant. Never more hosts than `size`: callers hold a slot for each. */
+  /**
+   * A free host for this tenant. There are never more than `size` and a spare one: who asks for more waits until one comes
+   * back.
+   */
   acquire(tenantId: string): Promise<TaskHost>;
   /** Gives it back; a host that is spent is killed instead. */
   release(host: TaskHost): void;
@@ -32,6 +35,8 @@ export function createHostPool(options: {
   const idle: TaskHost[] = [];
   const slotOf = new Map<TaskHost, number>();
   const changing = new Set<Promise<void>>();
+  /** Those who wait until a host comes back or ends. */
+  const waiting: (() => void)[] = [];
   let isClosed = false;
 
   async function start(): Promise<TaskHost> {
@@ -47,6 +52,7 @@ export function createHostPool(options: {
       return host;
     } catch (err) {
       freeSlots.push(slot);
+      wakeAll();
       throw err;
     }
   }
@@ -60,6 +66,7 @@ export function createHostPool(options: {
         if (slot !== undefined) freeSlots.push(slot);
         slotOf.delete(host);
         changing.delete(ended);
+        wakeAll();
       });
     changing.add(ended);
     return ended;
@@ -76,8 +83,15 @@ export function createHostPool(options: {
         },
         (err: unknown) => log.warn({ err }, 'a spare task host could not be started'),
       )
-      .finally(() => changing.delete(started));
+      .finally(() => {
+        changing.delete(started);
+        wakeAll();
+      });
     changing.add(started);
+  }
+
+  function wakeAll(): void {
+    for (const wake of waiting.splice(0)) wake();
   }
 
   function take(matches: (host: TaskHost) => boolean): TaskHost | undefined {
@@ -103,9 +117,11 @@ export function createHostPool(options: {
         if (host !== undefined) break;
         if (freeSlots.length > 0) host = await start();
         else {
-          // All processes exist: an idle one of another tenant makes room, or one that is starting or changing is waited for.
+          // All processes exist: an idle one of another tenant makes room. Otherwise all are busy, starting, or still being
+          // cleaned up after their run (which nobody waits for), and whatever happens first is waited for.
           const other = take(() => true);
-          await (other === undefined ? Promise.race(changing) : end(other));
+          await (other === undefined ? new Promise<void>((resolve) => waiting.push(resolve)) : end(other));
+          if (isClosed) throw new Error('The worker is stopping.');
         }
       }
       host.tenantId = tenantId;
@@ -113,8 +129,12 @@ export function createHostPool(options: {
       return host;
     },
     release(host) {
-      if (isClosed || !host.isReusable()) void end(host);
-      else idle.push(host);
+      if (isClosed || !host.isReusable()) {
+        void end(host);
+        return;
+      }
+      idle.push(host);
+      wakeAll();
     },
     async close() {
       isClosed = true;

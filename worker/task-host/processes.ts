@@ -3,7 +3,7 @@
  * made a session of its own (`setsid`) is found by the mark in its environment, or by the user id that only this
  * host uses. Linux only; elsewhere the process group has to do.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** In the environment of every task host and so of all that it starts. */
 export const markVariable = 'WINDLASS_TASK_HOST';
@@ -40,14 +40,18 @@ export function killStrays(options: { mark: string; uid: number | undefined; exc
   return killed;
 }
 
-/** Kills what task hosts of dead workers left running on this machine (a worker that got SIGKILL could not do it). */
+/**
+ * Kills what task hosts of dead workers left running on this machine (a worker that got SIGKILL could not do it). Those
+ * of workers in containers may be visible, too, but a pid in their mark means nothing outside: they are left alone.
+ */
 export function killOrphansOfDeadWorkers(): number {
+  const namespace = pidNamespace();
   let killed = 0;
   for (const pid of listProcesses()) {
     const mark = readMark(pid);
     if (mark === undefined) continue;
-    const [workerPid, workerStart] = mark.split('/');
-    if (workerStart === startTime(Number(workerPid))) continue;
+    const [workerPid, workerStart, , workerNamespace] = mark.split('/');
+    if (workerNamespace !== namespace || workerStart === startTime(Number(workerPid))) continue;
     try {
       process.kill(pid, 'SIGKILL');
       killed += 1;
@@ -58,9 +62,11 @@ export function killOrphansOfDeadWorkers(): number {
   return killed;
 }
 
-/** `<worker pid>/<its start time>/<host id>`: the start time tells a reused pid from the worker itself. */
+/**
+ * `<worker pid>/<its start time>/<host id>/<pid namespace>`: the start time tells a reused pid from the worker itself.
+ */
 export function createMark(hostId: string): string {
-  return `${process.pid}/${startTime(process.pid) ?? ''}/${hostId}`;
+  return `${process.pid}/${startTime(process.pid) ?? ''}/${hostId}/${pidNamespace()}`;
 }
 
 function belongs(pid: number, options: { mark: string; uid: number | undefined }): boolean {
@@ -96,6 +102,15 @@ function readMark(pid: number): string | undefined {
   } catch {
     // Not ours to read, or gone.
     return undefined;
+  }
+}
+
+/** Within which the pids of this process are unique, like `pid:[4026531836]`. */
+function pidNamespace(): string {
+  try {
+    return readlinkSync('/proc/self/ns/pid');
+  } catch {
+    return '';
   }
 }
 
