@@ -82,7 +82,7 @@ const insertSql = `
 WITH item AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json) AS t(
     "id" uuid, "tenantId" text, "task" text, "queue" text, "priority" smallint, "delayMs" bigint, "runAt" timestamptz,
-    "input" jsonb, "options" jsonb, "tags" text[], "attemptsMax" integer, "retentionMs" bigint, "traceparent" text,
+    "input" json, "options" jsonb, "tags" text[], "attemptsMax" integer, "retentionMs" bigint, "traceparent" text,
     "inputFiles" uuid[], "newFiles" jsonb, "idempotencyKey" text, "fingerprint" bytea)
 ), keyed AS (
   INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id)

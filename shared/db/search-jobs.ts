@@ -156,7 +156,7 @@ function toPattern(text: string): string {
   return `%${escapeLike(text)}%`;
 }
 
-/** Text inside jsonb is written with JSON's escapes: a quote is found as `\"`. */
+/** Text inside JSON is written with JSON's escapes: a quote is found as `\"`. */
 function toJsonPattern(text: string): string {
   return toPattern(JSON.stringify(text).slice(1, -1));
 }

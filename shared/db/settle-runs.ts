@@ -49,7 +49,7 @@ function keyOf({ jobId, fence }: { jobId: string; fence: number }): string {
 const settleSql = `
 WITH item AS MATERIALIZED (
   SELECT * FROM json_to_recordset($1::json) AS t(
-    "id" uuid, "fence" bigint, "state" job_state, "result" jsonb, "error" jsonb, "delayMs" bigint,
+    "id" uuid, "fence" bigint, "state" job_state, "result" json, "error" jsonb, "delayMs" bigint,
     "attemptsUsed" integer, "crashes" integer, "outcome" text, "outputs" jsonb)
 ), locked AS MATERIALIZED (
   SELECT j.id, j.worker_id, j.started_at, i.result, i.error, i."attemptsUsed", i.crashes, i.outcome, i.outputs, i."delayMs",

@@ -68,10 +68,11 @@ CREATE TABLE jobs (
   rank_at        timestamptz NOT NULL,
   -- A delivery with this fence was handed to Redis (or is about to be).
   dispatched_at  timestamptz,
-  input          jsonb NOT NULL,
+  -- json, not jsonb: kept as it was written, in the order of its keys, and cheaper to store.
+  input          json NOT NULL,
   options        jsonb NOT NULL DEFAULT '{}',
   tags           text[] NOT NULL DEFAULT '{}',
-  result         jsonb,
+  result         json,
   error          jsonb,
   progress       jsonb,
   attempts_used  integer NOT NULL DEFAULT 0,
