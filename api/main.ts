@@ -22,6 +22,7 @@ import { builtInTasks } from '#tasks/index.ts';
 import { createApp } from './app.ts';
 import { createAuthenticate, makeKey } from './http/authenticate.ts';
 import { createBacklog } from './http/backlog.ts';
+import { answerClientErrors } from './http/client-errors.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
 import { createReadJson } from './http/read-json.ts';
 import { createUploads, uploadLimits } from './http/upload.ts';
@@ -93,6 +94,7 @@ const app = createApp({
   isStopping: () => lifecycle.stopping.aborted,
 });
 
+const headerBytesMax = 16 * 1024;
 const server = createServer(
   {
     // Slow headers are cut off; slow bodies have rules of their own (api/http/upload.ts), because an honest upload over a
@@ -100,11 +102,12 @@ const server = createServer(
     headersTimeout: 10_000,
     requestTimeout: 0,
     keepAliveTimeout: 65_000,
-    maxHeaderSize: 16 * 1024,
+    maxHeaderSize: headerBytesMax,
     noDelay: true,
   },
   app,
 );
+answerClientErrors(server, { headerBytesMax, publicUrl: config.WINDLASS_PUBLIC_URL });
 server.maxConnections = config.WINDLASS_CONNECTIONS_MAX;
 server.listen(config.PORT, config.HOST);
 await once(server, 'listening');

@@ -1,0 +1,86 @@
+import { once } from 'node:events';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import { connect, type AddressInfo, type Socket } from 'node:net';
+import { text } from 'node:stream/consumers';
+import { afterEach, expect, test } from 'vitest';
+import { answerClientErrors } from './client-errors.ts';
+
+const servers: Server[] = [];
+afterEach(() => {
+  for (const server of servers.splice(0)) {
+    server.close();
+    server.closeAllConnections();
+  }
+});
+
+async function start(listener: RequestListener = (_req, res) => res.end('fine')): Promise<Socket> {
+  const server = createServer(
+    { maxHeaderSize: 1_024, headersTimeout: 100, connectionsCheckingInterval: 20 },
+    listener,
+  );
+  servers.push(server);
+  answerClientErrors(server, { headerBytesMax: 1_024, publicUrl: 'https://example.com/' });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return connect((server.address() as AddressInfo).port, '127.0.0.1');
+}
+
+function readProblem(answer: string): Record<string, unknown> {
+  const [head = '', body = ''] = answer.split('\r\n\r\n');
+  expect(head).toContain('Content-Type: application/problem+json');
+  expect(head).toContain('Connection: close');
+  expect(head).toContain(`Content-Length: ${Buffer.byteLength(body)}`);
+  return JSON.parse(body) as Record<string, unknown>;
+}
+
+test('431: headers over their limit, with the limit', async () => {
+  const socket = await start();
+  socket.write(`GET / HTTP/1.1\r\nHost: a\r\nX-Long: ${'x'.repeat(2_000)}\r\n\r\n`);
+  const answer = await text(socket);
+  expect(answer).toMatch(/^HTTP\/1\.1 431 /);
+  expect(readProblem(answer)).toMatchObject({
+    type: 'https://example.com/problems/headers-too-large',
+    status: 431,
+    code: 'headers-too-large',
+    detail: expect.stringContaining('1024 bytes') as unknown,
+    instance: expect.any(String) as unknown,
+  });
+});
+
+test('400: what is not HTTP', async () => {
+  const socket = await start();
+  socket.write('hello?\r\n\r\n');
+  expect(readProblem(await text(socket))).toMatchObject({ status: 400, code: 'bad-request' });
+});
+
+test('408: headers that do not arrive', async () => {
+  const socket = await start();
+  socket.write('GET / HTTP/1.1\r\nHost: a\r\n');
+  expect(readProblem(await text(socket))).toMatchObject({ status: 408, code: 'request-timeout' });
+});
+
+test('a second request on a connection is answered as well', async () => {
+  const socket = await start();
+  socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+  const [first] = (await once(socket, 'data')) as [Buffer];
+  expect(first.toString()).toMatch(/fine/);
+  socket.write('hello?\r\n\r\n');
+  expect(readProblem(await text(socket))).toMatchObject({ status: 400 });
+});
+
+test('nothing is written into the middle of an answer', async () => {
+  const socket = await start((_req, res) => {
+    res.writeHead(200, { 'Content-Length': '1000' });
+    res.write('begun ');
+  });
+  socket.write('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n');
+  const [first] = (await once(socket, 'data')) as [Buffer];
+  socket.write('not a chunk\r\n');
+  const rest: Buffer[] = [];
+  socket.on('data', (chunk: Buffer) => rest.push(chunk));
+  socket.on('error', () => {});
+  await once(socket, 'close');
+  const answer = first.toString() + Buffer.concat(rest).toString();
+  expect(answer).toMatch(/^HTTP\/1\.1 200 /);
+  expect(answer).not.toContain('problem');
+});
