@@ -148,6 +148,8 @@ describe('file.inspect: text', () => {
     ['plain', Buffer.from('plain\n'), 'us-ascii', false, 'lf'],
     ['accents', Buffer.from('naïve café\r\n'), 'utf-8', false, 'crlf'],
     ['UTF-8 with a mark', Buffer.from('\ufeffa\rb'), 'utf-8', true, 'cr'],
+    ['a text of old Macs', Buffer.from('a\rb\r'), 'us-ascii', false, 'cr'],
+    ['a CRLF cut in two', Buffer.from('a\r\nb\r'), 'us-ascii', false, 'crlf'],
     ['UTF-16 with a mark', Buffer.from('\ufeffhello', 'utf16le'), 'utf-16le', true, 'none'],
     ['UTF-16 without one', Buffer.from('hello wide world', 'utf16le'), 'utf-16le', false, 'none'],
     [
@@ -192,6 +194,14 @@ describe('file.inspect: images', () => {
     });
     expect(image?.exif?.gps?.latitude).toBeCloseTo(52.516333, 5);
     expect(image?.exif?.gps?.longitude).toBeCloseTo(13.377667, 5);
+  });
+
+  it('takes no time from a camera whose clock was not set', async () => {
+    const photo = await readFile(join(fixtures, 'portrait-gps.jpg'));
+    photo.write('0000:00:00 00:00:00', photo.indexOf('2024:06:21'), 'latin1');
+    const { image } = await inspect(testFile(photo));
+    expect(image?.exif?.camera).toBe('Windlass Pocket 1');
+    expect(image?.exif).not.toHaveProperty('takenAt');
   });
 
   it.each([
@@ -278,15 +288,29 @@ describe('file.inspect: sound and film', () => {
   });
 
   it('noise behind the beginning of an MP3 is read until the job is cancelled, and no longer', async () => {
-    const noise = Buffer.concat([Buffer.from([0xff, 0xfb, 0x90, 0xc0]), Buffer.alloc(3_000_000, 0xff)]);
+    const noise = Buffer.concat([Buffer.from([0xff, 0xfb, 0x90, 0xc0]), Buffer.alloc(30_000_000, 0xff)]);
     const controller = new AbortController();
-    // On the next turn of the event loop, when the parser is at work: three megabytes take it many seconds.
+    let cancelledAt = 0;
+    // On the next turn of the event loop, when the parser is at work: it would take minutes for all of this.
     const onProgress = (_percent: number, message?: string): void => {
-      if (message === 'inspecting') setTimeout(() => controller.abort(new Error('cancelled')), 0);
+      if (message !== 'inspecting') return;
+      setTimeout(() => {
+        cancelledAt = performance.now();
+        controller.abort(new Error('cancelled'));
+      }, 0);
     };
-    await expect(inspect(testFile(noise), { signal: controller.signal, onProgress })).rejects.toThrow(
-      'cancelled',
-    );
+    const running = inspect(testFile(noise), { signal: controller.signal, onProgress });
+    await expect(running).rejects.toThrow('cancelled');
+    // By the cancel, and not by the parser's own limit of 30 s.
+    expect(performance.now() - cancelledAt).toBeLessThan(25_000);
+  });
+
+  it('what may be text in an old charset and has a magic number is what the number says', async () => {
+    const noise = Buffer.concat([
+      Buffer.from([0xff, 0xfb, 0x90, 0xc0]),
+      Buffer.alloc(400, '\xfe ', 'latin1'),
+    ]);
+    expect((await inspect(testFile(noise))).mediaType).toBe('audio/mpeg');
   });
 
   it('a film that claims to be larger than its file is a warning', async () => {

@@ -66,7 +66,7 @@ function withoutPrefix(exif: Buffer): Buffer {
 }
 
 /** Keeps named tags with text, numbers, yes or no, or a short list of them; drops binary values. */
-function sanitise(values: Readonly<Record<string, unknown>>): Exif['tags'] {
+export function sanitise(values: Readonly<Record<string, unknown>>): Exif['tags'] {
   const tags: [string, Exif['tags'][string]][] = [];
   for (const [name, value] of Object.entries(values)) {
     if (tags.length === exifTagsMax) break;
