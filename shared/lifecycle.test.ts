@@ -84,7 +84,7 @@ test('a second signal ends the process at once', async () => {
   await waitFor(() => (run.said().includes('stuck') ? true : undefined), { what: 'the first step' });
   // Repeated, because right after the first it counts as an echo of it.
   const again = setInterval(() => run.child.kill('SIGINT'), 50);
-  expect(await run.end()).toEqual({ said: ['stuck'], exitCode: 130 });
+  expect(await run.end()).toEqual({ said: ['stuck'], exitCode: 'SIGINT' });
   clearInterval(again);
 });
 
@@ -93,6 +93,17 @@ test('it stops in order when the process that started it is gone', async () => {
   await run.ready();
   run.child.disconnect();
   expect(await run.end()).toEqual({ said: ['api'], exitCode: 0 });
+});
+
+test('it stops although nobody reads its log any more', async () => {
+  const run = start(`lifecycle.onStop('api', () => process.send('stopped'));`);
+  await run.ready();
+  const stopped = once(run.child, 'message');
+  const exited = once(run.child, 'exit');
+  run.child.stdout?.destroy();
+  run.child.kill('SIGTERM');
+  await stopped;
+  expect(await exited).toEqual([0, null]);
 });
 
 test.each([
@@ -162,7 +173,7 @@ function start(code: string, options: { deadlineMs: number } = { deadlineMs: 60_
       }),
     async end() {
       await ended;
-      return { said: said(), exitCode: child.exitCode };
+      return { said: said(), exitCode: child.exitCode ?? child.signalCode };
     },
   };
 }

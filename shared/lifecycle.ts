@@ -8,9 +8,8 @@
  * Exit codes
  *   0          asked to stop, and every step ended in time
  *   1          an uncaught error or a failure, or a step that failed or took too long
- *   128 + n    a second signal n arrived while stopping: at once, steps are left undone
+ *   signal     a second one arrived while stopping: it ends the process at once, steps are left undone
  */
-import { constants } from 'node:os';
 import type { Logger } from './log.ts';
 
 export interface Lifecycle {
@@ -69,6 +68,7 @@ export function createLifecycle({ log, deadlineMs }: LifecycleOptions): Lifecycl
       }
     }
     log.info({ durationMs: Math.round(performance.now() - startedAt), exitCode }, 'stopped');
+    await flush(log);
     process.exit(exitCode);
   };
 
@@ -78,17 +78,17 @@ export function createLifecycle({ log, deadlineMs }: LifecycleOptions): Lifecycl
     begin(message);
   };
 
-  let firstSignalAt = Number.POSITIVE_INFINITY;
+  let firstSignalAt: number | undefined;
   for (const signal of signals) {
     process.on(signal, () => {
-      if (!stopping.signal.aborted) {
+      if (firstSignalAt === undefined) {
         firstSignalAt = performance.now();
         begin(signal);
-        return;
+      } else if (performance.now() - firstSignalAt > echoMs) {
+        // As if it had never been handled: exit() would still run code, and wait for the log to be written.
+        process.removeAllListeners(signal);
+        process.kill(process.pid, signal);
       }
-      if (performance.now() - firstSignalAt < echoMs) return;
-      log.warn({ signal }, 'second signal: leaving at once');
-      process.exit(128 + constants.signals[signal]);
     });
   }
   if (process.connected) process.once('disconnect', () => begin('the process that started this one is gone'));
@@ -101,6 +101,18 @@ export function createLifecycle({ log, deadlineMs }: LifecycleOptions): Lifecycl
     stop: begin,
     fail,
   };
+}
+
+/**
+ * Waits until the log is written, or cannot be. Left to the end of the process, writing to a pipe that nobody reads
+ * any more would be tried for ever (sonic-boom 4.2).
+ */
+async function flush(log: Logger): Promise<void> {
+  const written = Promise.withResolvers<void>();
+  log.flush(() => written.resolve());
+  const timer = setTimeout(() => written.resolve(), afterDeadlineMs);
+  await written.promise;
+  clearTimeout(timer);
 }
 
 /** Waits for `step`, but no longer than `afterDeadlineMs` after the deadline. */

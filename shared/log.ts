@@ -7,22 +7,26 @@ export type { Logger };
  * Inputs, file contents, addresses and secrets are never logged; the redaction is the second line of defence.
  */
 export function createLogger(options: { service: string; level: string }): Logger {
-  return pino({
-    level: options.level,
-    base: { service: options.service, pid: process.pid },
-    timestamp: pino.stdTimeFunctions.isoTime,
-    redact: {
-      paths: [
-        'authorization',
-        '*.authorization',
-        'cookie',
-        '*.cookie',
-        'key',
-        '*.key',
-        'password',
-        '*.password',
-      ],
-      censor: '[redacted]',
+  return pino(
+    {
+      level: options.level,
+      base: { service: options.service, pid: process.pid },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      redact: {
+        paths: [
+          'authorization',
+          '*.authorization',
+          'cookie',
+          '*.cookie',
+          'key',
+          '*.key',
+          'password',
+          '*.password',
+        ],
+        censor: '[redacted]',
+      },
     },
-  });
+    // With a minimum of one byte nothing waits, but flush() does: shared/lifecycle.ts relies on it at the end.
+    pino.destination({ dest: 1, sync: false, minLength: 1 }),
+  );
 }
