@@ -16,11 +16,11 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
-/** Could this process listen on `port` of `host` now? */
-export async function isPortFree(port: number, host: string): Promise<boolean> {
+/** Why this process cannot listen on `port` of `host` now, as an error code ("EADDRINUSE"); undefined when it can. */
+export async function findListenProblem(port: number, host: string): Promise<string | undefined> {
   const server = createServer();
   return await new Promise((resolve) => {
-    server.once('error', () => resolve(false));
-    server.listen(port, host, () => server.close(() => resolve(true)));
+    server.once('error', (err) => resolve('code' in err ? String(err.code) : err.message));
+    server.listen(port, host, () => server.close(() => resolve(undefined)));
   });
 }

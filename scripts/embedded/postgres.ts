@@ -26,7 +26,8 @@ import { z } from 'zod';
 import { identifyProcess } from '#scripts/process-identity.ts';
 import { freePort } from './free-port.ts';
 import { postgresPrograms, type PostgresPrograms } from './postgres-programs.ts';
-import { readIdentity, spawnServer, waitUntilReady, type ServerProcess } from './server-process.ts';
+import type { OwnedProcess } from './owned-process.ts';
+import { readIdentity, spawnServer, waitUntilReady } from './server-process.ts';
 import { unprivilegedUser, type SystemUser } from './unprivileged-user.ts';
 
 const run = promisify(execFile);
@@ -168,7 +169,7 @@ function refuseOtherVersion(dataDir: string, majorVersion: string): void {
   );
 }
 
-async function startOnSomePort(cluster: Cluster): Promise<{ server: ServerProcess; port: number }> {
+async function startOnSomePort(cluster: Cluster): Promise<{ server: OwnedProcess; port: number }> {
   dropMisleadingLock(cluster.dir);
   const deadline = performance.now() + 30_000;
   for (;;) {
@@ -198,7 +199,7 @@ async function startOnSomePort(cluster: Cluster): Promise<{ server: ServerProces
 async function spawnPostgres(
   { dir, user, programs, durable, log }: Cluster,
   port: number,
-): Promise<ServerProcess> {
+): Promise<OwnedProcess> {
   const dataDir = join(dir, 'data');
   const settings: Record<string, string> = {
     port: String(port),

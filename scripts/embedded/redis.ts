@@ -5,7 +5,8 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findRedisServer, type RedisProgram } from './find-redis-server.ts';
 import { freePort } from './free-port.ts';
-import { spawnServer, waitUntilReady, type ServerCommand, type ServerProcess } from './server-process.ts';
+import type { OwnedProcess } from './owned-process.ts';
+import { spawnServer, waitUntilReady, type ServerCommand } from './server-process.ts';
 import { unprivilegedUser, type SystemUser } from './unprivileged-user.ts';
 
 export interface RedisServer {
@@ -82,7 +83,7 @@ type RedisCommand = RedisOptions & {
   readonly password: string;
 };
 
-async function spawnProgram(options: RedisCommand): Promise<ServerProcess> {
+async function spawnProgram(options: RedisCommand): Promise<OwnedProcess> {
   const user = await makeDirectory(options.dir);
   return await spawnServer({
     ...common(options),
@@ -98,7 +99,7 @@ async function spawnProgram(options: RedisCommand): Promise<ServerProcess> {
  * The container lives as long as its standard input is open, which the docker client holds for us: when the client or
  * this process is killed, Docker closes it.
  */
-async function spawnInDocker(options: RedisCommand): Promise<ServerProcess> {
+async function spawnInDocker(options: RedisCommand): Promise<OwnedProcess> {
   await makeDirectory(options.dir);
   const image = options.program.type === 'docker' ? options.program.image : '';
   const dir = resolve(options.dir);

@@ -1,25 +1,13 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createInterface } from 'node:readline';
 import {
   identifyProcess,
   isRunning,
   processIdentitySchema,
   type ProcessIdentity,
 } from '#scripts/process-identity.ts';
-import { guard } from './watchdog.ts';
-
-/** A server that this process started and that does not outlive it. */
-export interface ServerProcess {
-  readonly pid: number;
-  /** Resolves with "exit code 1" or "signal SIGKILL" when the process has ended, for whatever reason. */
-  readonly exited: Promise<string>;
-  /** The last lines it wrote, for error messages. */
-  lastOutput(): string;
-  /** Asks it to end, and kills it after `deadlineMs` (default 20 s). Stopping twice is fine. */
-  stop(deadlineMs?: number): Promise<void>;
-}
+import { ownProcess, type OwnedProcess } from './owned-process.ts';
 
 export interface ServerCommand {
   /** For messages: "Postgres". */
@@ -40,14 +28,15 @@ export interface ServerCommand {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-const outputLinesMax = 20;
+const stopMs = 20_000;
 
 /**
  * Starts a server in a session of its own: Ctrl-C in a terminal goes to every process of the session, and the servers
  * have to outlive the processes that use them.
  * @throws Error when it cannot be executed.
  */
-export async function spawnServer(options: ServerCommand): Promise<ServerProcess> {
+export async function spawnServer(options: ServerCommand): Promise<OwnedProcess> {
+  const { name, stopSignal, pidFile } = options;
   await stopLeftover(options);
   const child = spawn(options.command, options.args, {
     cwd: options.cwd,
@@ -56,51 +45,14 @@ export async function spawnServer(options: ServerCommand): Promise<ServerProcess
     env: { PATH: process.env['PATH'] ?? '/usr/bin:/bin', LC_ALL: 'C', TZ: 'UTC', ...options.env },
     ...options.user,
   });
-  let hasEnded = false;
-  const exited = new Promise<string>((resolve) => {
-    child.once('exit', (code, signal) => {
-      hasEnded = true;
-      rmSync(options.pidFile, { force: true });
-      const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
-      // Its last words may still be on their way, and its own children may hold on to them for a moment.
-      child.once('close', () => resolve(how));
-      setTimeout(() => resolve(how), 2_000).unref();
-    });
-  });
-  await new Promise<void>((resolve, reject) => {
-    child.once('spawn', resolve);
-    child.once('error', (err) =>
-      reject(new Error(`${options.name} could not be started: ${err.message}`, { cause: err })),
-    );
-  });
-  const { pid } = child;
-  if (pid === undefined) throw new Error(`${options.name} was started without a process id.`);
-  guard(child, { signal: options.stopSignal, deadlineSeconds: 10 });
-  const identity = identifyProcess(pid);
-  if (identity !== undefined) writeFileSync(options.pidFile, JSON.stringify(identity), { mode: 0o600 });
-
   child.stdin.on('error', () => undefined); // EPIPE: it ended without reading; `exited` tells.
+  child.once('exit', () => rmSync(pidFile, { force: true }));
+  const server = await ownProcess(child, { name, stopSignal, stopMs, onLine: options.log });
+  const identity = identifyProcess(server.pid);
+  if (identity !== undefined) writeFileSync(pidFile, JSON.stringify(identity), { mode: 0o600 });
   if (options.input !== undefined) child.stdin.write(options.input);
   if (options.isInputHeld !== true) child.stdin.end();
-  const lines: string[] = [];
-  for (const stream of [child.stdout, child.stderr]) {
-    createInterface({ input: stream }).on('line', (line) => {
-      if (lines.push(line) > outputLinesMax) lines.shift();
-      options.log(line);
-    });
-  }
-
-  return {
-    pid,
-    exited,
-    lastOutput: () => lines.join('\n'),
-    async stop(deadlineMs = 20_000) {
-      if (!hasEnded) child.kill(`SIG${options.stopSignal}`);
-      const killer = setTimeout(() => child.kill('SIGKILL'), deadlineMs);
-      await exited;
-      clearTimeout(killer);
-    },
-  };
+  return server;
 }
 
 /**
@@ -108,15 +60,16 @@ export async function spawnServer(options: ServerCommand): Promise<ServerProcess
  * @throws Error with the server's last output when it ends first, or when `deadlineMs` (default 60 s) have passed.
  */
 export async function waitUntilReady(
-  server: ServerProcess,
+  server: OwnedProcess,
   options: { name: string; attempt: () => Promise<boolean>; deadlineMs?: number },
 ): Promise<void> {
   const deadline = performance.now() + (options.deadlineMs ?? 60_000);
   let end: string | undefined;
   void server.exited.then((how) => (end = how));
   while (!(await options.attempt())) {
-    if (end !== undefined)
+    if (end !== undefined) {
       throw new Error(`${options.name} ended while it was starting (${end}):\n${server.lastOutput()}`);
+    }
     if (performance.now() > deadline) {
       await server.stop(1_000);
       throw new Error(`${options.name} did not answer in time:\n${server.lastOutput()}`);
@@ -129,13 +82,23 @@ export async function waitUntilReady(
 async function stopLeftover(options: ServerCommand): Promise<void> {
   const leftover = readIdentity(options.pidFile);
   if (leftover === undefined) return;
-  const deadline = performance.now() + 20_000;
-  if (isRunning(leftover)) process.kill(leftover.pid, `SIG${options.stopSignal}`);
+  const deadline = performance.now() + stopMs;
+  let signal: NodeJS.Signals | undefined = `SIG${options.stopSignal}`;
   while (isRunning(leftover)) {
-    if (performance.now() > deadline) process.kill(leftover.pid, 'SIGKILL');
+    if (signal !== undefined) sendSignal(leftover.pid, signal);
+    signal = performance.now() > deadline ? 'SIGKILL' : undefined;
     await sleep(20);
   }
   rmSync(options.pidFile, { force: true });
+}
+
+/** It may end between the look and the signal. */
+function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (err) {
+    if (!(err instanceof Error && 'code' in err && err.code === 'ESRCH')) throw err;
+  }
 }
 
 /** The process that a pid file names; undefined when there is no such file, or it was cut short by a crash. */

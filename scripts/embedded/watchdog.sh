@@ -7,6 +7,15 @@
 #
 # Newest first, one after the other: what was started last needs what was started before it.
 trap '' HUP INT
+
+# Where process 1 is slow to reap orphans, or never does, the dead keep answering `kill -0` as zombies.
+is_running() {
+  kill -0 "$1" 2>/dev/null || return 1
+  [ -e "/proc/$1/stat" ] || return 0
+  read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+  case $stat in *") Z "*) return 1 ;; esac
+}
+
 list=
 while read -r op pid signal seconds; do
   if [ "$op" = add ]; then
@@ -20,9 +29,9 @@ done
 for entry in $list; do
   pid=${entry%%:*} rest=${entry#*:}
   signal=${rest%%:*} ticks=$((${rest#*:} * 10))
-  kill -s "$signal" "$pid" 2>/dev/null
-  # The second bound: where nobody reaps orphans, a dead process keeps answering `kill -0` as a zombie.
-  while kill -0 "$pid" 2>/dev/null && [ "$ticks" -gt -10 ]; do
+  is_running "$pid" && kill -s "$signal" "$pid" 2>/dev/null
+  # The lower bound: what even KILL does not end hangs in the kernel.
+  while is_running "$pid" && [ "$ticks" -gt -50 ]; do
     [ "$ticks" -gt 0 ] || kill -s KILL "$pid" 2>/dev/null
     ticks=$((ticks - 1))
     sleep 0.1

@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
 /**
@@ -13,19 +12,21 @@ export function guard(
 ): void {
   const { pid } = child;
   if (pid === undefined) return;
-  tell(`add ${pid} ${options.signal} ${options.deadlineSeconds}`);
-  void once(child, 'exit').then(() => tell(`remove ${pid}`));
+  guarded.set(pid, `add ${pid} ${options.signal} ${options.deadlineSeconds}\n`);
+  if (watchdog === undefined) startWatchdog();
+  else watchdog.stdin?.write(guarded.get(pid) ?? '');
+  child.once('exit', () => {
+    guarded.delete(pid);
+    watchdog?.stdin?.write(`remove ${pid}\n`);
+  });
 }
 
+/** What the watchdog was told, so that a new one can be told again. */
+const guarded = new Map<number, string>();
 let watchdog: ChildProcess | undefined;
 
-function tell(line: string): void {
-  watchdog ??= startWatchdog();
-  watchdog.stdin?.write(`${line}\n`);
-}
-
 /** One for the whole process. In a session of its own, so that Ctrl-C and the terminal's end do not reach it. */
-function startWatchdog(): ChildProcess {
+function startWatchdog(): void {
   const script = fileURLToPath(new URL('watchdog.sh', import.meta.url));
   const child = spawn('/bin/sh', [script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
   const forget = () => {
@@ -37,5 +38,6 @@ function startWatchdog(): ChildProcess {
   child.stdin.on('error', forget);
   child.unref();
   if ('unref' in child.stdin && typeof child.stdin.unref === 'function') child.stdin.unref();
-  return child;
+  child.stdin.write([...guarded.values()].join(''));
+  watchdog = child;
 }
