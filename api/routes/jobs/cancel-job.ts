@@ -8,7 +8,9 @@ import { isJson, parseWith } from '../../http/read-json.ts';
 import { jobSchema, presentJob } from '../../present-job.ts';
 import { jobParams, loadJob } from './get-job.ts';
 
-const cancelBody = z.strictObject({ reason: z.string().max(1_000).refine(isStorable).optional().describe('Kept with the job.') });
+const cancelBody = z.strictObject({
+  reason: z.string().max(1_000).refine(isStorable).optional().describe('Kept with the job.'),
+});
 
 export const cancelJob = defineRoute({
   method: 'post',
@@ -30,7 +32,8 @@ export const cancelJob = defineRoute({
       case 'missing':
         throw new AppError('not-found', `There is no job ${params.id}.`);
       case 'final':
-        if (answer.state !== 'cancelled') throw new AppError('job-final', `The job has ${answer.state} already.`);
+        if (answer.state !== 'cancelled')
+          throw new AppError('job-final', `The job has ${answer.state} already.`);
         break;
       case 'requested':
         deps.signals.cancel(params.id);

@@ -14,7 +14,11 @@ export const newJob = z.strictObject({
 });
 
 // Options are checked together with the input, so that pointers in errors are the same for every way in.
-const envelope = z.strictObject({ task: z.string().max(1_000), input: z.unknown().optional(), options: z.unknown().optional() });
+const envelope = z.strictObject({
+  task: z.string().max(1_000),
+  input: z.unknown().optional(),
+  options: z.unknown().optional(),
+});
 
 export const createJob = defineRoute({
   method: 'post',
@@ -31,17 +35,36 @@ export const createJob = defineRoute({
   streams: {
     'application/json': { description: 'The job.', schema: newJob },
     'multipart/form-data': {
-      description: 'The parts `task`, `input` (JSON, optional), `options` (JSON, optional), and one or more `file` parts, in any order.',
+      description:
+        'The parts `task`, `input` (JSON, optional), `options` (JSON, optional), and one or more `file` parts, in any order.',
     },
   },
   responses: {
     202: {
       description: 'Accepted: the job is stored and will run.',
       schema: jobSchema,
-      headers: { Location: 'The job.', 'Retry-After': 'Seconds until asking makes sense.', 'Idempotency-Replayed': '`true` when the key was used before.' },
+      headers: {
+        Location: 'The job.',
+        'Retry-After': 'Seconds until asking makes sense.',
+        'Idempotency-Replayed': '`true` when the key was used before.',
+      },
     },
   },
-  problems: ['invalid-json', 'invalid-multipart', 'upload-incomplete', 'invalid-idempotency-key', 'content-too-large', 'unsupported-media-type', 'invalid-input', 'unknown-task', 'file-not-found', 'idempotency-mismatch', 'too-many-uploads', 'backlog-full', 'storage-full'],
+  problems: [
+    'invalid-json',
+    'invalid-multipart',
+    'upload-incomplete',
+    'invalid-idempotency-key',
+    'content-too-large',
+    'unsupported-media-type',
+    'invalid-input',
+    'unknown-task',
+    'file-not-found',
+    'idempotency-mismatch',
+    'too-many-uploads',
+    'backlog-full',
+    'storage-full',
+  ],
   async handle(ctx) {
     const { deps, req, res, identity } = ctx;
     const idempotencyKey = readIdempotencyKey(req);
@@ -65,7 +88,10 @@ export const createJob = defineRoute({
 });
 
 /** 202 with Location: the answer to every call that makes a job. */
-export function answerAccepted({ res }: Pick<RouteContext<unknown, unknown, unknown>, 'res'>, accepted: Accepted): void {
+export function answerAccepted(
+  { res }: Pick<RouteContext<unknown, unknown, unknown>, 'res'>,
+  accepted: Accepted,
+): void {
   const { job, isReplayed } = accepted;
   if (isReplayed) res.setHeader('Idempotency-Replayed', 'true');
   res.setHeader('Location', `/v1/jobs/${job.id}`);

@@ -12,7 +12,13 @@ import { jobSchema, presentJob, retryAfterSeconds } from '../../present-job.ts';
 
 export const jobParams = z.object({ id: z.string() });
 export const waitQuery = z.strictObject({
-  wait: z.coerce.number().int().min(0).max(300).optional().describe('Seconds to wait for the end of the job before answering; also as `Prefer: wait=30`.'),
+  wait: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(300)
+    .optional()
+    .describe('Seconds to wait for the end of the job before answering; also as `Prefer: wait=30`.'),
 });
 
 export const getJob = defineRoute({
@@ -21,12 +27,20 @@ export const getJob = defineRoute({
   scope: 'read',
   tag: 'Jobs',
   summary: 'What became of a job',
-  description: 'Answers 200 whatever the state. With `wait` the answer comes when the job has ended, or when the time is over.',
+  description:
+    'Answers 200 whatever the state. With `wait` the answer comes when the job has ended, or when the time is over.',
   params: jobParams,
   query: waitQuery,
-  headers: { Prefer: '`wait=30`: as the query parameter.', 'If-None-Match': 'An ETag from before: 304 when nothing has changed.' },
+  headers: {
+    Prefer: '`wait=30`: as the query parameter.',
+    'If-None-Match': 'An ETag from before: 304 when nothing has changed.',
+  },
   responses: {
-    200: { description: 'The job.', schema: jobSchema, headers: { ETag: 'Changes with the job.', 'Retry-After': 'While it has not ended.' } },
+    200: {
+      description: 'The job.',
+      schema: jobSchema,
+      headers: { ETag: 'Changes with the job.', 'Retry-After': 'While it has not ended.' },
+    },
     304: { description: 'Nothing has changed.' },
   },
   problems: ['not-found'],
@@ -56,7 +70,10 @@ export async function loadJob(deps: ApiDeps, tenantId: string, id: string): Prom
 
 /** Loads the job, after waiting for its end as long as the request asks. */
 export async function waitForJob(
-  ctx: Pick<RouteContext<{ id: string }, { wait?: number | undefined }, unknown>, 'deps' | 'identity' | 'req' | 'res' | 'params' | 'query'>,
+  ctx: Pick<
+    RouteContext<{ id: string }, { wait?: number | undefined }, unknown>,
+    'deps' | 'identity' | 'req' | 'res' | 'params' | 'query'
+  >,
 ): Promise<JobRow> {
   const { deps, identity, req, res, params, query } = ctx;
   const waitMs = readWaitMs(req, query.wait, deps.config.WINDLASS_WAIT_MS_MAX);
