@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { constants } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -34,10 +35,17 @@ export async function runSteps(steps: readonly Step[]): Promise<string[]> {
       stdio: 'inherit',
       env: { ...process.env, PATH: `${bin}${delimiter}${process.env['PATH'] ?? ''}` },
     });
-    const forward = (signal: NodeJS.Signals) => child.kill(signal);
-    process.on('SIGINT', forward).on('SIGTERM', forward);
+    let asked: NodeJS.Signals | undefined;
+    const stop = (signal: NodeJS.Signals) => {
+      // Ctrl-C reaches the step by itself, and twice would cut its clearing up short.
+      if (asked === undefined && !(signal === 'SIGINT' && process.stdin.isTTY)) child.kill(signal);
+      asked = signal;
+    };
+    process.on('SIGINT', stop).on('SIGTERM', stop);
     const [code] = (await once(child, 'exit')) as [number | null];
-    process.off('SIGINT', forward).off('SIGTERM', forward);
+    process.off('SIGINT', stop).off('SIGTERM', stop);
+    // Who stops one step wants none of the others.
+    if (asked !== undefined) process.exit(128 + constants.signals[asked]);
     if (code !== 0) failed.push(name);
   }
   return failed;
