@@ -64,16 +64,24 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     retentionMs: retentionMs ?? definition.retentionMs ?? deps.config.WINDLASS_JOB_RETENTION_MS,
     traceparent: request.traceparent ?? null,
     inputFiles,
-    newFiles: request.newFiles.map((file) => ({ ...file, retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS })),
-    idempotency: request.idempotencyKey === undefined || fingerprint === undefined ? null : { key: request.idempotencyKey, fingerprint },
+    newFiles: request.newFiles.map((file) => ({
+      ...file,
+      retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS,
+    })),
+    idempotency:
+      request.idempotencyKey === undefined || fingerprint === undefined
+        ? null
+        : { key: request.idempotencyKey, fingerprint },
   };
   crashPoint('accept.before-commit');
   const acceptance = await deps.accepts.add(job).catch((err: unknown) => {
-    if (isMissingFileError(err)) throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
+    if (isMissingFileError(err))
+      throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
     throw err;
   });
   crashPoint('accept.after-commit');
-  if (acceptance.type === 'duplicate') return replay(deps, identity, request.idempotencyKey ?? '', fingerprint ?? '');
+  if (acceptance.type === 'duplicate')
+    return replay(deps, identity, request.idempotencyKey ?? '', fingerprint ?? '');
   if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
   return {
     isReplayed: false,
@@ -86,19 +94,35 @@ export function getTask(deps: ApiDeps, name: string): ApiTask {
   if (task !== undefined) return task;
   const nearest = findNearest(name, deps.tasks.keys());
   const hint = nearest === undefined ? 'GET /v1/tasks lists all.' : `Did you mean "${nearest}"?`;
-  throw new AppError('unknown-task', `There is no task "${name.slice(0, 100)}". ${hint}`, { errors: [{ pointer: '/task', detail: hint }] });
+  throw new AppError('unknown-task', `There is no task "${name.slice(0, 100)}". ${hint}`, {
+    errors: [{ pointer: '/task', detail: hint }],
+  });
 }
 
 /** Every file of the input exists and is the caller's. @returns their ids. */
-async function checkFiles(deps: ApiDeps, identity: Identity, task: ApiTask, request: JobRequest): Promise<string[]> {
+async function checkFiles(
+  deps: ApiDeps,
+  identity: Identity,
+  task: ApiTask,
+  request: JobRequest,
+): Promise<string[]> {
   const refs = task.findFiles(request.input);
   const uploaded = new Set(request.newFiles.map((file) => file.id));
   const stored = refs.filter((ref) => !uploaded.has(ref.id));
   if (stored.length > 0) {
-    const missing = new Set(await listMissingFiles(deps.db, identity.tenantId, stored.map((ref) => ref.id)));
+    const missing = new Set(
+      await listMissingFiles(
+        deps.db,
+        identity.tenantId,
+        stored.map((ref) => ref.id),
+      ),
+    );
     const errors = stored
       .filter((ref) => missing.has(ref.id))
-      .map((ref) => ({ pointer: `/input${ref.pointer}`, detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.` }));
+      .map((ref) => ({
+        pointer: `/input${ref.pointer}`,
+        detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.`,
+      }));
     if (errors[0] !== undefined) throw new AppError('file-not-found', errors[0].detail, { errors });
   }
   return refs.map((ref) => ref.id);
@@ -110,23 +134,42 @@ async function checkFiles(deps: ApiDeps, identity: Identity, task: ApiTask, requ
  */
 function fingerprintOf(request: JobRequest): string {
   const files = request.newFiles.map((file) => ({ name: file.name, sha256: file.sha256 }));
-  let text = canonicalJson({ task: request.task, input: request.input, options: request.options ?? {}, files });
+  let text = canonicalJson({
+    task: request.task,
+    input: request.input,
+    options: request.options ?? {},
+    files,
+  });
   for (const file of request.newFiles) text = text.replaceAll(file.id, file.sha256);
   return createHash('sha256').update(text).digest('hex');
 }
 
 /** The key was used before: the same request gets the same answer, another one is refused. */
-async function replay(deps: ApiDeps, identity: Identity, key: string, fingerprint: string): Promise<Accepted> {
+async function replay(
+  deps: ApiDeps,
+  identity: Identity,
+  key: string,
+  fingerprint: string,
+): Promise<Accepted> {
   const known = await findIdempotencyKey(deps.db, identity.tenantId, key);
-  if (known === undefined) throw new AppError('unavailable', 'The Idempotency-Key expired at this very moment. Send the request again.', { retryAfterSeconds: 1 });
+  if (known === undefined)
+    throw new AppError(
+      'unavailable',
+      'The Idempotency-Key expired at this very moment. Send the request again.',
+      { retryAfterSeconds: 1 },
+    );
   if (known.resource !== 'job' || known.fingerprint !== fingerprint) throw mismatch(key);
   const row = await findJob(deps.db, identity.tenantId, known.resource_id);
-  if (row === undefined) throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
+  if (row === undefined)
+    throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
   return { isReplayed: true, job: asAccepted(row) };
 }
 
 export function mismatch(key: string): AppError {
-  return new AppError('idempotency-mismatch', `The Idempotency-Key "${key}" was used for another request within the last day. Use a new key for new content.`);
+  return new AppError(
+    'idempotency-mismatch',
+    `The Idempotency-Key "${key}" was used for another request within the last day. Use a new key for new content.`,
+  );
 }
 
 /** The row of a job that was just accepted, without reading it back. */
@@ -151,7 +194,19 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
  * what never changes.
  */
 function asAccepted(
-  row: Pick<JobRow, 'id' | 'tenant_id' | 'task' | 'queue' | 'priority' | 'input' | 'options' | 'tags' | 'attempts_max' | 'created_at'>,
+  row: Pick<
+    JobRow,
+    | 'id'
+    | 'tenant_id'
+    | 'task'
+    | 'queue'
+    | 'priority'
+    | 'input'
+    | 'options'
+    | 'tags'
+    | 'attempts_max'
+    | 'created_at'
+  >,
 ): JobRow {
   const { delayMs, runAt } = row.options as { delayMs?: number; runAt?: string };
   const due = runAt === undefined ? new Date(row.created_at.getTime() + (delayMs ?? 0)) : new Date(runAt);

@@ -24,7 +24,12 @@ export function createApp(deps: ApiDeps): Express {
     helmet({
       contentSecurityPolicy: {
         useDefaults: false,
-        directives: { 'default-src': ["'none'"], 'base-uri': ["'none'"], 'form-action': ["'self'"], 'frame-ancestors': ["'none'"] },
+        directives: {
+          'default-src': ["'none'"],
+          'base-uri': ["'none'"],
+          'form-action': ["'self'"],
+          'frame-ancestors': ["'none'"],
+        },
       },
       crossOriginResourcePolicy: { policy: 'same-site' },
       // Set by whoever terminates TLS.
@@ -40,7 +45,10 @@ export function createApp(deps: ApiDeps): Express {
 /** `X-Request-Id` of the caller when it is a plain token, else a new one. It is in every answer and every log line. */
 const requestId: RequestHandler = (req, res, next) => {
   const given = req.headers['x-request-id'];
-  res.setHeader('X-Request-Id', typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : uuidv7());
+  res.setHeader(
+    'X-Request-Id',
+    typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : uuidv7(),
+  );
   next();
 };
 
@@ -56,7 +64,10 @@ function createHandler(deps: ApiDeps, route: Route): RequestHandler {
       identity = await deps.authenticate(req.headers.authorization);
       deps.rateLimiter.take(identity.tenantId, res);
       if (!hasScope(identity, scope)) {
-        throw new AppError('forbidden', `This call needs the scope "${scope}"; the key has ${identity.scopes.join(', ')}.`);
+        throw new AppError(
+          'forbidden',
+          `This call needs the scope "${scope}"; the key has ${identity.scopes.join(', ')}.`,
+        );
       }
     }
     await route.handle({
@@ -77,24 +88,38 @@ function parseQuery(schema: z.ZodType, query: unknown): unknown {
   if (parsed.success) return parsed.data;
   const errors = toFieldErrors(parsed.error, '');
   const [first] = errors;
-  throw new AppError('bad-request', `Query parameter ${first?.pointer.slice(1) ?? ''}: ${first?.detail ?? 'is not valid'}`, { errors });
+  throw new AppError(
+    'bad-request',
+    `Query parameter ${first?.pointer.slice(1) ?? ''}: ${first?.detail ?? 'is not valid'}`,
+    { errors },
+  );
 }
 
 /** 405 with `Allow` where the path exists with other methods, else 404. */
 function createFallback(): RequestHandler {
   const methodsOf = new Map<string, { pattern: RegExp; methods: string[] }>();
   for (const route of routes) {
-    const pattern = route.path.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`).replaceAll(/:\w+/g, '[^/]+');
+    const pattern = route.path
+      .replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`)
+      .replaceAll(/:\w+/g, '[^/]+');
     const entry = methodsOf.get(route.path) ?? { pattern: new RegExp(`^${pattern}/?$`, 'i'), methods: [] };
     entry.methods.push(route.method.toUpperCase());
     methodsOf.set(route.path, entry);
   }
   return (req, res) => {
-    const methods = [...methodsOf.values()].filter((entry) => entry.pattern.test(req.path)).flatMap((entry) => entry.methods);
-    if (methods.length === 0) throw new AppError('not-found', `There is no ${req.path.slice(0, 200)}. GET /openapi.json lists all calls.`);
+    const methods = [...methodsOf.values()]
+      .filter((entry) => entry.pattern.test(req.path))
+      .flatMap((entry) => entry.methods);
+    if (methods.length === 0)
+      throw new AppError(
+        'not-found',
+        `There is no ${req.path.slice(0, 200)}. GET /openapi.json lists all calls.`,
+      );
     if (methods.includes('GET')) methods.push('HEAD');
     res.setHeader('Allow', methods.join(', '));
-    throw new AppError('method-not-allowed', `${req.path.slice(0, 200)} knows ${methods.join(', ')}, not ${req.method}.`);
+    throw new AppError(
+      'method-not-allowed',
+      `${req.path.slice(0, 200)} knows ${methods.join(', ')}, not ${req.method}.`,
+    );
   };
 }
-

@@ -6,21 +6,53 @@ const yearMs = 366 * 86_400_000;
 
 export const jobOptions = z
   .strictObject({
-    delayMs: z.int().min(0).max(5 * yearMs).optional().describe('Start this long after acceptance, in ms.'),
-    runAt: z.iso.datetime({ offset: true }).optional().describe('Start at this time (ISO 8601); in the past means now. Not together with delayMs.'),
-    priority: z.int().min(0).max(9).default(0).describe('0 to 9, 9 first. Each step counts like a minute of waiting, so nothing starves.'),
+    delayMs: z
+      .int()
+      .min(0)
+      .max(5 * yearMs)
+      .optional()
+      .describe('Start this long after acceptance, in ms.'),
+    runAt: z.iso
+      .datetime({ offset: true })
+      .optional()
+      .describe('Start at this time (ISO 8601); in the past means now. Not together with delayMs.'),
+    priority: z
+      .int()
+      .min(0)
+      .max(9)
+      .default(0)
+      .describe('0 to 9, 9 first. Each step counts like a minute of waiting, so nothing starves.'),
     attempts: z.int().min(1).optional().describe('Attempts in all; the task sets the default and the most.'),
     backoff: z
       .strictObject({
         type: z.enum(['exponential', 'fixed']),
         delayMs: z.int().min(0).max(86_400_000),
-        maxMs: z.int().min(0).max(7 * 86_400_000).default(3_600_000),
+        maxMs: z
+          .int()
+          .min(0)
+          .max(7 * 86_400_000)
+          .default(3_600_000),
       })
       .optional()
-      .describe('Wait between attempts, with full jitter: a random time up to delayMs (doubled per attempt if exponential), at most maxMs.'),
-    timeoutMs: z.int().min(1).optional().describe('Time limit of one attempt, in ms; the task sets the default and the most.'),
-    tags: z.array(z.string().regex(/^[\w.:/@-]{1,64}$/, '1 to 64 of letters, digits and _ . : / @ -')).max(20).default([]).describe('Labels to find the job by.'),
-    retentionMs: z.int().min(1_000).max(5 * yearMs).optional().describe('How long result and files are kept after the end, in ms.'),
+      .describe(
+        'Wait between attempts, with full jitter: a random time up to delayMs (doubled per attempt if exponential), at most maxMs.',
+      ),
+    timeoutMs: z
+      .int()
+      .min(1)
+      .optional()
+      .describe('Time limit of one attempt, in ms; the task sets the default and the most.'),
+    tags: z
+      .array(z.string().regex(/^[\w.:/@-]{1,64}$/, '1 to 64 of letters, digits and _ . : / @ -'))
+      .max(20)
+      .default([])
+      .describe('Labels to find the job by.'),
+    retentionMs: z
+      .int()
+      .min(1_000)
+      .max(5 * yearMs)
+      .optional()
+      .describe('How long result and files are kept after the end, in ms.'),
   })
   .refine((options) => options.delayMs === undefined || options.runAt === undefined, {
     message: 'Give delayMs or runAt, not both.',
@@ -32,9 +64,19 @@ export type JobOptionsInput = z.output<typeof jobOptions>;
 /** Holds the options against the ceilings of the task. @throws AppError `invalid-input`. */
 export function checkCeilings(options: JobOptionsInput, task: TaskDefinition): void {
   if (options.attempts !== undefined && options.attempts > task.attempts.max) {
-    throw invalidInput([{ pointer: '/options/attempts', detail: `The task ${task.name} allows at most ${task.attempts.max} attempts.` }]);
+    throw invalidInput([
+      {
+        pointer: '/options/attempts',
+        detail: `The task ${task.name} allows at most ${task.attempts.max} attempts.`,
+      },
+    ]);
   }
   if (options.timeoutMs !== undefined && options.timeoutMs > task.timeoutMs.max) {
-    throw invalidInput([{ pointer: '/options/timeoutMs', detail: `The task ${task.name} allows at most ${task.timeoutMs.max} ms.` }]);
+    throw invalidInput([
+      {
+        pointer: '/options/timeoutMs',
+        detail: `The task ${task.name} allows at most ${task.timeoutMs.max} ms.`,
+      },
+    ]);
   }
 }

@@ -7,7 +7,10 @@ export const fileSchema = z
     id: z.uuid(),
     name: z.string(),
     mediaType: z.string().describe('As it was declared.'),
-    detectedType: z.string().nullable().describe('As it was found in the bytes; null until a task has looked at them.'),
+    detectedType: z
+      .string()
+      .nullable()
+      .describe('As it was found in the bytes; null until a task has looked at them.'),
     size: z.int().describe('Bytes.'),
     sha256: z.string().describe('Lower-case hex.'),
     createdAt: z.iso.datetime(),

@@ -15,7 +15,9 @@ export const jobSchema = z
     queue: z.string(),
     state: z.enum(jobStates),
     priority: z.int(),
-    progress: z.object({ percent: z.number(), message: z.string().nullable() }).describe('What the handler reported last; 100 when it succeeded.'),
+    progress: z
+      .object({ percent: z.number(), message: z.string().nullable() })
+      .describe('What the handler reported last; 100 when it succeeded.'),
     input: z.unknown(),
     result: z.unknown().describe('Null until the job succeeded.'),
     files: z.array(fileSchema).describe('Output files.'),
@@ -38,14 +40,20 @@ export const jobSchema = z
     runAt: instant,
     startedAt: instant.nullable(),
     finishedAt: instant.nullable(),
-    expiresAt: instant.nullable().describe('When input, result and files will be deleted; null until the job has ended.'),
+    expiresAt: instant
+      .nullable()
+      .describe('When input, result and files will be deleted; null until the job has ended.'),
     links: z.object({ self: z.string(), result: z.string(), logs: z.string(), cancel: z.string() }),
   })
   .meta({ id: 'Job' });
 
 export type PresentedJob = z.input<typeof jobSchema>;
 
-export function presentJob(row: JobRow, attempts: readonly AttemptRow[], files: readonly FileRow[]): PresentedJob {
+export function presentJob(
+  row: JobRow,
+  attempts: readonly AttemptRow[],
+  files: readonly FileRow[],
+): PresentedJob {
   const ended = attempts.map((attempt, index) => ({
     number: index + 1,
     worker: attempt.worker_id,
@@ -56,7 +64,16 @@ export function presentJob(row: JobRow, attempts: readonly AttemptRow[], files: 
   }));
   const running =
     row.state === 'active' && row.worker_id !== null && row.started_at !== null
-      ? [{ number: ended.length + 1, worker: row.worker_id, startedAt: row.started_at.toISOString(), finishedAt: null, outcome: 'running' as const, error: null }]
+      ? [
+          {
+            number: ended.length + 1,
+            worker: row.worker_id,
+            startedAt: row.started_at.toISOString(),
+            finishedAt: null,
+            outcome: 'running' as const,
+            error: null,
+          },
+        ]
       : [];
   const path = `/v1/jobs/${row.id}`;
   return {
@@ -65,7 +82,10 @@ export function presentJob(row: JobRow, attempts: readonly AttemptRow[], files: 
     queue: row.queue,
     state: row.state,
     priority: row.priority,
-    progress: row.state === 'succeeded' ? { percent: 100, message: null } : (row.progress ?? { percent: 0, message: null }),
+    progress:
+      row.state === 'succeeded'
+        ? { percent: 100, message: null }
+        : (row.progress ?? { percent: 0, message: null }),
     input: row.input,
     result: row.result ?? null,
     files: files.map(presentFile),

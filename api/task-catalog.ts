@@ -36,7 +36,8 @@ function collectProperties(schema: unknown, into = new Set<string>()): Set<strin
   if (typeof schema !== 'object' || schema === null) return into;
   const node = schema as { properties?: object; anyOf?: unknown[]; oneOf?: unknown[]; allOf?: unknown[] };
   for (const key of Object.keys(node.properties ?? {})) into.add(key);
-  for (const branch of [...(node.anyOf ?? []), ...(node.oneOf ?? []), ...(node.allOf ?? [])]) collectProperties(branch, into);
+  for (const branch of [...(node.anyOf ?? []), ...(node.oneOf ?? []), ...(node.allOf ?? [])])
+    collectProperties(branch, into);
   return into;
 }
 

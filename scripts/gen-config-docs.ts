@@ -39,5 +39,5 @@ function describeDefault(name: string, type: z.ZodType): string {
     (typeof value === 'object' && value !== null && Object.keys(value).length === 0)
   )
     return '';
-  return `\`${String(value)}\``;
+  return `\`${typeof value === 'string' ? value : JSON.stringify(value)}\``;
 }

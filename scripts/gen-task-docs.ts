@@ -56,11 +56,17 @@ interface JsonSchema {
 function describeFields(schema: JsonSchema, prefix = '', depth = 1): string[] {
   const required = new Set(schema.required);
   return Object.entries(schema.properties ?? {}).flatMap(([name, field]) => {
-    const fallback = field.default === undefined || typeof field.default === 'object' ? '' : ` Default: \`${JSON.stringify(field.default)}\`.`;
+    const fallback =
+      field.default === undefined || typeof field.default === 'object'
+        ? ''
+        : ` Default: \`${JSON.stringify(field.default)}\`.`;
     const mark = required.has(name) && field.default === undefined ? ' (required)' : '';
     const row = `| \`${prefix}${name}\` | ${describeType(field)}${mark} | ${escape(field.description ?? '')}${fallback} |`;
     const inner = field.items ?? field;
-    const rows = depth < 2 && inner.properties !== undefined ? describeFields(inner, `${prefix}${name}${field.items ? '[]' : ''}.`, depth + 1) : [];
+    const rows =
+      depth < 2 && inner.properties !== undefined
+        ? describeFields(inner, `${prefix}${name}${field.items ? '[]' : ''}.`, depth + 1)
+        : [];
     return [row, ...rows];
   });
 }
@@ -68,12 +74,13 @@ function describeFields(schema: JsonSchema, prefix = '', depth = 1): string[] {
 function describeType(schema: JsonSchema): string {
   if (schema['x-windlass-file'] === true) return 'file';
   if (schema.enum !== undefined) return schema.enum.map((value) => `\`${String(value)}\``).join(' ');
-  if (schema.const !== undefined) return `\`${String(schema.const)}\``;
+  if (schema.const !== undefined) return `\`${JSON.stringify(schema.const)}\``;
   const branches = schema.anyOf ?? schema.oneOf;
   if (branches !== undefined) return [...new Set(branches.map(describeType))].join(' or ');
   if (schema.items !== undefined) return `list of ${describeType(schema.items)}`;
   const { minimum, maximum } = schema;
-  const isBounded = minimum !== undefined && maximum !== undefined && Math.abs(maximum) < Number.MAX_SAFE_INTEGER;
+  const isBounded =
+    minimum !== undefined && maximum !== undefined && Math.abs(maximum) < Number.MAX_SAFE_INTEGER;
   const range = isBounded ? ` ${minimum}–${maximum}` : '';
   return `${schema.type ?? 'any'}${range}`;
 }

@@ -9,7 +9,12 @@ import { generateTaskDocs } from './gen-task-docs.ts';
 import { generateTaskLists } from './gen-tasks.ts';
 
 const isCheck = process.argv.includes('--check');
-const files = { ...(await generateTaskLists()), ...generateConfigDocs(), ...generateErrorDocs(), ...generateTaskDocs() };
+const files = {
+  ...(await generateTaskLists()),
+  ...generateConfigDocs(),
+  ...generateErrorDocs(),
+  ...generateTaskDocs(),
+};
 let stale = 0;
 for (const [name, text] of Object.entries(files)) {
   const url = new URL(`../${name}`, import.meta.url);

@@ -6,5 +6,7 @@ import { checks, runSteps } from './check/run-steps.ts';
 
 const failed = await runSteps(checks);
 if (failed.length > 0) process.stdout.write(`\nFailed: ${failed.join(', ')}. The tests run all the same.\n`);
-failed.push(...(await runSteps([{ name: 'tests', command: 'vitest', args: ['run', ...process.argv.slice(2)] }])));
+failed.push(
+  ...(await runSteps([{ name: 'tests', command: 'vitest', args: ['run', ...process.argv.slice(2)] }])),
+);
 process.exitCode = failed.length === 0 ? 0 : 1;

@@ -1,5 +1,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { createClient, startApi, startWorker, type ApiProcess, type ServiceProcess } from '#test/support/service.ts';
+import {
+  createClient,
+  startApi,
+  startWorker,
+  type ApiProcess,
+  type ServiceProcess,
+} from '#test/support/service.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 
 let world: World;
@@ -20,7 +26,11 @@ afterAll(async () => {
 
 test('an inline job runs and its result is readable', async () => {
   const job = await client.finished(await client.submit('test.noop', { n: 3 }));
-  expect(job).toMatchObject({ state: 'succeeded', result: { n: 3 }, attempts: [{ number: 1, outcome: 'succeeded' }] });
+  expect(job).toMatchObject({
+    state: 'succeeded',
+    result: { n: 3 },
+    attempts: [{ number: 1, outcome: 'succeeded' }],
+  });
 });
 
 test('a job runs in a child process that has nothing of the environment of the worker', async () => {
@@ -40,6 +50,12 @@ test('files sent with the job, parts in any order, come out as files', async () 
   const accepted = await client.request('POST', '/v1/jobs', { body: form });
   expect(accepted.status).toBe(202);
   const job = await client.finished(((await accepted.json()) as { id: string }).id);
-  expect(job).toMatchObject({ state: 'succeeded', files: [{ name: 'a.txt', size: 5 }, { name: 'b.txt', size: 5 }] });
+  expect(job).toMatchObject({
+    state: 'succeeded',
+    files: [
+      { name: 'a.txt', size: 5 },
+      { name: 'b.txt', size: 5 },
+    ],
+  });
   expect(job.progress.percent).toBe(100);
 });

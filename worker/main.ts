@@ -103,7 +103,14 @@ lifecycle.onStop('task hosts', () => pool.close());
 
 await registerWorker(
   db,
-  { id: workerId, host: hostname(), pid: process.pid, version: readVersion(), slots: slots.perQueue, isolation },
+  {
+    id: workerId,
+    host: hostname(),
+    pid: process.pid,
+    version: readVersion(),
+    slots: slots.perQueue,
+    isolation,
+  },
   config.WINDLASS_LEASE_MS,
 );
 const runs = createRuns();

@@ -8,7 +8,10 @@ export function readIdempotencyKey(req: Request): string | undefined {
   const text = Array.isArray(raw) ? raw.join(',') : raw;
   const bare = /^"(.*)"$/.exec(text.trim())?.[1] ?? text.trim();
   if (!/^[\x21-\x7e]{1,255}$/.test(bare)) {
-    throw new AppError('invalid-idempotency-key', 'The Idempotency-Key must be 1 to 255 visible ASCII characters, for example a UUID.');
+    throw new AppError(
+      'invalid-idempotency-key',
+      'The Idempotency-Key must be 1 to 255 visible ASCII characters, for example a UUID.',
+    );
   }
   return bare;
 }
@@ -16,7 +19,9 @@ export function readIdempotencyKey(req: Request): string | undefined {
 /** A valid W3C `traceparent`, which is stored with the job; anything else is ignored, as the specification asks. */
 export function readTraceparent(req: Request): string | undefined {
   const raw = req.headers['traceparent'];
-  return typeof raw === 'string' && /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/.test(raw) ? raw : undefined;
+  return typeof raw === 'string' && /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/.test(raw)
+    ? raw
+    : undefined;
 }
 
 /** `?wait=30` or `Prefer: wait=30` (RFC 7240), in seconds; answered in ms, at most `maxMs`. */

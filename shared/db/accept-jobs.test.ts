@@ -81,8 +81,8 @@ const end = (run: { jobId: string; fence: number }, fields: Partial<RunEnd> = {}
 test('of many requests with one key at the same moment, one makes a job and the others learn which', async () => {
   const jobs = Array.from({ length: 30 }, () => newJob({ idempotency: { key: 'k', fingerprint: '01' } }));
   // Two groups in flight at once, as two api processes would have.
-  const groups = [createAcceptJobs(db), createAcceptJobs(db)];
-  const answers = await Promise.all(jobs.map((job, index) => groups[index % 2]?.add(job)));
+  const [even, odd] = [createAcceptJobs(db), createAcceptJobs(db)];
+  const answers = await Promise.all(jobs.map((job, index) => (index % 2 === 0 ? even : odd).add(job)));
   const winners = jobs.filter((_, index) => answers[index]?.type === 'accepted');
   expect(winners).toHaveLength(1);
   expect((await findIdempotencyKey(db, 'default', 'k'))?.resource_id).toBe(winners[0]?.id);
@@ -199,5 +199,5 @@ test('the database refuses rows that contradict themselves', async () => {
     `UPDATE jobs SET dispatched_at = now() WHERE id = '${jobId}'`,
     `UPDATE jobs SET attempts_used = 4 WHERE id = '${jobId}'`,
   ];
-  for (const sql of refused) await expect(db.query(sql), sql).rejects.toMatchObject({ code: '23514' });
+  for (const sql of refused) await expect(db.query(sql)).rejects.toMatchObject({ code: '23514' });
 });

@@ -24,7 +24,11 @@ afterEach(async () => {
 
 /** One live worker with so many slots: the window of the queue. */
 const setWindow = (slots: number) =>
-  registerWorker(db, { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: slots }, isolation: 'process' }, 60_000);
+  registerWorker(
+    db,
+    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: slots }, isolation: 'process' },
+    60_000,
+  );
 
 function newJob(fields: Partial<NewJob> = {}): NewJob {
   return {

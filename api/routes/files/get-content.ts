@@ -9,10 +9,14 @@ export const getContent = defineRoute({
   scope: 'read',
   tag: 'Files',
   summary: 'The bytes of a file',
-  description: 'GET and HEAD, with ranges and conditional requests (RFC 9110). Sent as an attachment, so that a browser never runs what was uploaded.',
+  description:
+    'GET and HEAD, with ranges and conditional requests (RFC 9110). Sent as an attachment, so that a browser never runs what was uploaded.',
   params: fileParams,
   query: z.strictObject({
-    disposition: z.enum(['attachment', 'inline']).default('attachment').describe('`inline` is granted to images and plain text.'),
+    disposition: z
+      .enum(['attachment', 'inline'])
+      .default('attachment')
+      .describe('`inline` is granted to images and plain text.'),
   }),
   headers: {
     Range: '`bytes=0-1023`: one range.',
@@ -20,8 +24,16 @@ export const getContent = defineRoute({
     'If-Range': 'With Range: the whole file when it is another one by now.',
   },
   responses: {
-    200: { description: 'All bytes.', contentType: 'application/octet-stream', headers: { ETag: 'The SHA-256.', 'Repr-Digest': 'RFC 9530.' } },
-    206: { description: 'The bytes of the range.', contentType: 'application/octet-stream', headers: { 'Content-Range': 'Which they are.' } },
+    200: {
+      description: 'All bytes.',
+      contentType: 'application/octet-stream',
+      headers: { ETag: 'The SHA-256.', 'Repr-Digest': 'RFC 9530.' },
+    },
+    206: {
+      description: 'The bytes of the range.',
+      contentType: 'application/octet-stream',
+      headers: { 'Content-Range': 'Which they are.' },
+    },
     304: { description: 'Nothing has changed.' },
   },
   problems: ['not-found', 'precondition-failed', 'range-not-satisfiable'],
