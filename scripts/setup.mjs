@@ -55,7 +55,7 @@ function findScript() {
 function isInstalled() {
   if (readOrEmpty(stampFile) === stamp()) return true;
   if (!hasAllPackages() || !existsSync(nodeProgram)) return false;
-  writeFileSync(stampFile, stamp());
+  writeStamp();
   return true;
 }
 
@@ -64,6 +64,14 @@ function stamp() {
     .update(readFileSync(join(root, 'package-lock.json')))
     .digest('hex');
   return `${lock} ${process.platform} ${process.arch}\n`;
+}
+
+function writeStamp() {
+  try {
+    writeFileSync(stampFile, stamp());
+  } catch {
+    // In somebody else's checkout the packages are compared every time, which takes a moment longer.
+  }
 }
 
 function hasAllPackages() {
@@ -118,7 +126,7 @@ function install() {
         'Most often the npm registry cannot be reached, or the disk is full. Run the same command again when that is mended.',
     );
   }
-  writeFileSync(stampFile, stamp());
+  writeStamp();
 }
 
 /**
