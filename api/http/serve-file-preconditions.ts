@@ -31,6 +31,11 @@ export function checkPreconditions(
   return 'pass';
 }
 
+/** `If-None-Match` alone, for what has an ETag and no date: is the answer 304? */
+export function isNotModified(headers: IncomingHttpHeaders, etag: string): boolean {
+  return headers['if-none-match'] !== undefined && matches(headers['if-none-match'], etag, 'weak');
+}
+
 /**
  * `If-Range` (RFC 9110, section 13.1.5): may the range be answered with a range? The date must be exactly ours; it is
  * as good as a strong validator, because the bytes under an id never change.

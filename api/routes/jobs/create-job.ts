@@ -77,7 +77,7 @@ export const createJob = defineRoute({
       ctx,
       await acceptJob(deps, identity, {
         task: body.task,
-        input: body.input ?? {},
+        input: body.input === undefined ? {} : body.input,
         options: body.options,
         newFiles: [],
         idempotencyKey,

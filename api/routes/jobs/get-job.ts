@@ -8,6 +8,7 @@ import { isUuid } from '#shared/ids.ts';
 import type { ApiDeps } from '../../deps.ts';
 import { defineRoute, type RouteContext } from '../../http/define-route.ts';
 import { readWaitMs } from '../../http/request-headers.ts';
+import { isNotModified } from '../../http/serve-file-preconditions.ts';
 import { jobSchema, presentJob, retryAfterSeconds } from '../../present-job.ts';
 
 export const jobParams = z.object({ id: z.string() });
@@ -52,11 +53,12 @@ export const getJob = defineRoute({
       listFilesOfJob(deps.db, identity.tenantId, row.id),
     ]);
     const body = JSON.stringify(presentJob(row, attempts, files));
-    res.setHeader('ETag', `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`);
+    const etag = `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`;
+    res.setHeader('ETag', etag);
     const retryAfter = retryAfterSeconds(row, new Date());
     if (retryAfter !== undefined) res.setHeader('Retry-After', String(retryAfter));
-    // Express compares If-None-Match with the ETag that is set.
-    if (req.fresh) res.status(304).end();
+    // Not `req.fresh`: it gives way to `Cache-Control: no-cache`, which fetch adds to every request with a condition.
+    if (isNotModified(req.headers, etag)) res.status(304).end();
     else res.type('application/json').send(body);
   },
 });
