@@ -55,7 +55,8 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     queue: definition.queue,
     priority,
     delayMs: delayMs ?? 0,
-    runAt: runAt ?? null,
+    // In UTC: Postgres takes no offset of 16 hours or more, and no endless fraction, which ISO 8601 allows.
+    runAt: runAt === undefined ? null : new Date(runAt).toISOString(),
     // As it was sent: the host parses it again with the schema of its own version.
     input: request.input,
     options: { ...forRuns, ...(delayMs !== undefined && { delayMs }), ...(runAt !== undefined && { runAt }) },

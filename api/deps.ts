@@ -11,6 +11,7 @@ import type { Uploads } from './http/upload.ts';
 import type { ReadJson } from './http/read-json.ts';
 import type { Authenticate } from './http/authenticate.ts';
 import type { JobWaiter } from './job-waiter.ts';
+import type { SearchTurns } from './search-turns.ts';
 import type { ApiTask } from './task-catalog.ts';
 
 /** Everything that routes work with; made in main.ts, or by a test. */
@@ -24,6 +25,7 @@ export interface ApiDeps {
   readonly dispatcher: Dispatcher;
   readonly signals: SignalPublisher;
   readonly waiter: JobWaiter;
+  readonly searchTurns: SearchTurns;
   readonly readJson: ReadJson;
   readonly authenticate: Authenticate;
   readonly rateLimiter: RateLimiter;

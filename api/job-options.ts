@@ -14,6 +14,7 @@ export const jobOptions = z
       .describe('Start this long after acceptance, in ms.'),
     runAt: z.iso
       .datetime({ offset: true })
+      .refine(isStorableInstant, 'must lie between the years 1 and 9999 (UTC)')
       .optional()
       .describe('Start at this time (ISO 8601); in the past means now. Not together with delayMs.'),
     priority: z
@@ -79,4 +80,10 @@ export function checkCeilings(options: JobOptionsInput, task: TaskDefinition): v
       },
     ]);
   }
+}
+
+/** Postgres has no year 0 and writes those after 9999 in another way than ISO 8601 does. */
+function isStorableInstant(text: string): boolean {
+  const year = new Date(text).getUTCFullYear();
+  return year >= 1 && year <= 9_999;
 }

@@ -27,6 +27,7 @@ import { createRateLimiter } from './http/rate-limit.ts';
 import { createReadJson } from './http/read-json.ts';
 import { createUploads, uploadLimits } from './http/upload.ts';
 import { createJobWaiter } from './job-waiter.ts';
+import { createSearchTurns } from './search-turns.ts';
 import { createTaskCatalog } from './task-catalog.ts';
 
 // What `node --disable-proto=delete` does: no client's key can reach a prototype.
@@ -85,6 +86,10 @@ const app = createApp({
   dispatcher,
   signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
   waiter,
+  searchTurns: createSearchTurns({
+    atOnce: Math.max(1, Math.floor(config.WINDLASS_DB_POOL / 3)),
+    waitingPerTenant: 100,
+  }),
   readJson: createReadJson(config),
   authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
   rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),

@@ -203,6 +203,12 @@ test('any text is found again when it is put in quotes', () => {
   );
 });
 
+test('one search cannot have every input read for hundreds of texts', () => {
+  const texts = Array.from({ length: 21 }, (_, index) => `text${index}`);
+  expect(parseSearch(texts.slice(1).join(','))).toHaveLength(1);
+  expect(() => parseSearch(texts.join(','))).toThrow('more than 20 texts');
+});
+
 test('every state can be searched for', () => {
   expect(parseSearch(`state:${jobStates.join(',')}`)).toEqual([
     { type: 'state', isNegated: false, states: [...jobStates] },

@@ -17,6 +17,8 @@ import { findNearest } from './task-catalog.ts';
 
 export const searchLengthMax = 2_000;
 const termsMax = 20;
+/** Each is looked for in every input, which is most of the work of a search. */
+const textsMax = 20;
 
 /** Pure. @throws AppError `bad-request` that names the part of the query that is wrong. */
 export function parseSearch(query: string): JobTerm[] {
@@ -24,6 +26,8 @@ export function parseSearch(query: string): JobTerm[] {
   if (!isStorable(query)) throw searchError('must not contain U+0000 or half a surrogate pair.');
   const terms = readTerms(query).map(toJobTerm);
   if (terms.length > termsMax) throw searchError(`has more than ${termsMax} terms.`);
+  const texts = terms.flatMap((term) => (term.type === 'text' ? term.texts : []));
+  if (texts.length > textsMax) throw searchError(`looks for more than ${textsMax} texts.`);
   return terms;
 }
 

@@ -41,9 +41,15 @@ function toKnown(err: unknown): AppError {
 function fromBodyParser(err: unknown): AppError | undefined {
   if (!(err instanceof Error) || !('type' in err)) {
     // A malformed %-sequence in the path.
-    return err instanceof URIError
-      ? new AppError('bad-request', 'The path is not valid percent-encoding.')
-      : undefined;
+    if (err instanceof URIError)
+      return new AppError('bad-request', 'The path is not valid percent-encoding.');
+    // What zlib says of a body that is not what its Content-Encoding announces comes without a `type`.
+    if (err instanceof Error && 'status' in err && err.status === 400)
+      return new AppError(
+        'bad-request',
+        `The body cannot be unpacked as its Content-Encoding says: ${err.message}.`,
+      );
+    return undefined;
   }
   const limit = 'limit' in err ? String(err.limit) : '';
   switch (err.type) {

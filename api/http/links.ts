@@ -9,7 +9,8 @@ export function baseUrl(req: Request): string {
   if (typeof configured === 'string') return configured;
   const host = req.headers.host ?? 'localhost';
   // The header is a client's text and ends up in links: only what a host and port can be.
-  return `${req.protocol}://${/^[\w.:[\]-]{1,255}$/.test(host) ? host : 'localhost'}`;
+  const url = `${req.protocol}://${host}`;
+  return /^[\w.:[\]-]{1,255}$/.test(host) && URL.canParse(url) ? url : `${req.protocol}://localhost`;
 }
 
 export function setPublicUrl(

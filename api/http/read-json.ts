@@ -3,12 +3,14 @@ import { z } from 'zod';
 import type { Config } from '#shared/config.ts';
 import { findJsonProblem } from '#shared/domain/json-limits.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
+import { withinPace } from './json-pace.ts';
 
 export type ReadJson = (req: Request, res: Response) => Promise<unknown>;
 
 /** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
 export function createReadJson(config: Config): ReadJson {
   const parse = express.json({ limit: config.WINDLASS_JSON_BYTES_MAX, strict: false, type: () => true });
+  const limits = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
   return async (req, res) => {
     if (!isJson(req)) {
       throw new AppError(
@@ -16,9 +18,14 @@ export function createReadJson(config: Config): ReadJson {
         `This call takes application/json, not "${req.headers['content-type'] ?? 'nothing'}".`,
       );
     }
-    await new Promise<void>((resolve, reject) => {
-      parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err)));
-    });
+    await withinPace(
+      req,
+      limits,
+      () =>
+        new Promise<void>((resolve, reject) => {
+          parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err)));
+        }),
+    );
     if (req.body === undefined)
       throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
     const body: unknown = req.body;

@@ -107,7 +107,11 @@ function findProblem(task: TaskDefinition): string | undefined {
  * the handler starts.
  */
 export function fileRef() {
-  return z.uuid().meta({ format: 'uuid', [fileRefMark]: true });
+  // Upper case is the same id; what looks it up knows it in lower case only.
+  return z
+    .uuid()
+    .toLowerCase()
+    .meta({ format: 'uuid', [fileRefMark]: true });
 }
 
 /** The JSON Schema keyword by which the platform finds the file fields of a schema. */

@@ -5,7 +5,7 @@ type Schema = boolean | { readonly [key: string]: unknown };
 
 /**
  * Finds the file ids in a value by its schema: everything that the schema declares with `fileRef()`.
- * @returns a function from a parsed value to the ids in it with their JSON Pointers.
+ * @returns a function from a value that fits the schema to the ids in it, in lower case, with their JSON Pointers.
  */
 export function createFileRefFinder(
   type: z.ZodType,
@@ -30,7 +30,9 @@ function collect(
   if (typeof schema !== 'object' || schema === null || value === undefined || value === null) return;
   const node = schema as { readonly [key: string]: unknown };
   if (node[fileRefMark] === true) {
-    if (typeof value === 'string' && !found.has(value)) found.set(value, { id: value, pointer });
+    if (typeof value !== 'string') return;
+    const id = value.toLowerCase();
+    if (!found.has(id)) found.set(id, { id, pointer });
     return;
   }
   if (typeof node['$ref'] === 'string')

@@ -73,6 +73,14 @@ test('a definition whose example does not fit its own input is refused', () => {
   ).toThrow(/Task "x": example does not pass/);
 });
 
+test('an id in capitals is the same file, for whoever checks it and for the handler', () => {
+  const input = z.strictObject({ files: z.array(fileRef()) });
+  const id = '0195b7e4-5d3c-7000-8000-00000000000a';
+  const value = { files: [id.toUpperCase(), id] };
+  expect(createFileRefFinder(input, 'input')(value)).toEqual([{ id, pointer: '/files/0' }]);
+  expect(input.parse(value)).toEqual({ files: [id, id] });
+});
+
 test('file fields are found wherever the schema has them', () => {
   const id = (n: number) => `0195b7e4-5d3c-7000-8000-00000000000${n}`;
   const find = createFileRefFinder(

@@ -11,6 +11,7 @@ import { createRateLimiter } from '#api/http/rate-limit.ts';
 import { createReadJson } from '#api/http/read-json.ts';
 import { createUploads, uploadLimits } from '#api/http/upload.ts';
 import { createJobWaiter } from '#api/job-waiter.ts';
+import { createSearchTurns } from '#api/search-turns.ts';
 import { createTaskCatalog } from '#api/task-catalog.ts';
 import { readConfig } from '#shared/config.ts';
 import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
@@ -73,6 +74,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     dispatcher,
     signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
     waiter,
+    searchTurns: createSearchTurns({ atOnce: 1, waitingPerTenant: 100 }),
     readJson: createReadJson(config),
     authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
     rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),

@@ -46,11 +46,19 @@ A long search answers with what it has found so far, perhaps nothing, and a \`ne
     const filter = `jobs ${query.q}`;
     const before = query.cursor === undefined ? undefined : decodeCursor(filter, query.cursor);
     if (before !== undefined && !isUuid(before)) throw invalidCursor();
-    const { rows, next } = await searchJobs(deps.db, identity.tenantId, {
-      terms,
-      limit: query.limit,
-      ...(before !== undefined && { before }),
-    });
+    const search = () =>
+      searchJobs(deps.db, identity.tenantId, {
+        terms,
+        limit: query.limit,
+        ...(before !== undefined && { before }),
+      });
+    // Without terms it reads one page.
+    const found =
+      terms.length === 0
+        ? await search()
+        : await deps.searchTurns.run(identity.tenantId, () => !res.closed, search);
+    if (found === undefined) return;
+    const { rows, next } = found;
     res.json({
       data: rows.map(presentJobSummary),
       nextCursor: next === undefined ? null : encodeCursor(filter, next),
