@@ -134,7 +134,6 @@ const feeder = createFeeder({ db, queues, deliveries, log });
 const reaper = createReaper({
   db,
   lease,
-  leaseMs: config.WINDLASS_LEASE_MS,
   policyOf: (name) => tasks.get(name)?.definition,
   signals,
   onRevived: () => feeder.wake(),

@@ -165,7 +165,13 @@ test('a renewal names the runs that were taken away, those to be cancelled, and 
     memoryBytes: 1,
     runs: [taken, cancelled],
   });
-  expect(renewal).toEqual({ isAlive: true, superseded: [taken], cancelled: [cancelled], unknown: [unknown] });
+  expect(renewal).toEqual({
+    isAlive: true,
+    at: expect.any(Date),
+    superseded: [taken],
+    cancelled: [cancelled],
+    unknown: [unknown],
+  });
 });
 
 test('the jobs of a dead worker go on, and its late renewal is told that it is dead', async () => {
@@ -175,9 +181,9 @@ test('the jobs of a dead worker go on, and its late renewal is told that it is d
     onCrash: 'retry' as const,
     backoff: { type: 'fixed' as const, delayMs: 1, maxMs: 1 },
   });
-  expect(await reapDeadWorkers(db, policyOf)).toEqual([]);
+  expect(await reapDeadWorkers(db, policyOf, new Date())).toEqual([]);
   await db.query(`UPDATE workers SET lease_until = now() - interval '1 s'`);
-  expect(await reapDeadWorkers(db, policyOf)).toEqual([{ jobId: run.jobId, state: 'retrying' }]);
+  expect(await reapDeadWorkers(db, policyOf, new Date())).toEqual([{ jobId: run.jobId, state: 'retrying' }]);
   expect(await createSettleRuns(db).add(end(run))).toBeUndefined();
   const renewal = await renewLease(db, {
     id: workerId,

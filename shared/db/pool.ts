@@ -34,6 +34,9 @@ export function createDb(options: { url: string; size: number; timeoutMs: number
   });
   // An idle connection that breaks is replaced at the next query; without a listener it would end the process.
   pool.on('error', () => {});
+  // The same for one that is in use, and is cut off between two statements: the next one fails with it. From the first
+  // moment on, because between the pool's giving it out and the taker's listening it may break, too.
+  pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
 }
 
@@ -46,13 +49,7 @@ export async function inTransaction<Value>(
   work: (client: pg.PoolClient) => Promise<Value>,
 ): Promise<Value> {
   const client = await db.connect();
-  let isBroken = false;
-  // A connection that is cut off between two statements says so by this event, which ends the process if nobody listens.
-  // The next statement fails with it.
-  const onError = () => {
-    isBroken = true;
-  };
-  client.on('error', onError);
+  let failure: Error | undefined;
   try {
     await client.query('BEGIN');
     const value = await work(client);
@@ -64,12 +61,13 @@ export async function inTransaction<Value>(
     }
     return value;
   } catch (err) {
-    isBroken ||= err instanceof AmbiguousCommitError || isConnectionLost(err);
+    failure = err instanceof Error ? err : new Error(String(err));
     await client.query('ROLLBACK').catch(() => {});
     throw err;
   } finally {
-    client.off('error', onError);
-    client.release(isBroken);
+    client.release(
+      failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)),
+    );
   }
 }
 

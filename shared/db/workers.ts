@@ -49,6 +49,8 @@ export interface Renewal {
   readonly superseded: readonly RunKey[];
   /** Runs whose cancel was asked for. */
   readonly cancelled: readonly RunKey[];
+  /** When the database answered, by its clock. */
+  readonly at: Date;
   /** Rows that are active under this worker's name without the worker knowing (the answer to a claim was lost). */
   readonly unknown: readonly RunKey[];
 }
@@ -60,7 +62,7 @@ WITH renewed AS (
 ), mine AS (
   SELECT * FROM unnest($5::uuid[], $6::bigint[]) AS m(id, fence)
 )
-SELECT (SELECT count(*) FROM renewed) = 1 AS is_alive,
+SELECT (SELECT count(*) FROM renewed) = 1 AS is_alive, now() AS at,
   coalesce((SELECT json_agg(json_build_object('jobId', m.id, 'fence', m.fence)) FROM mine m
     LEFT JOIN jobs j ON j.id = m.id AND j.fence = m.fence AND j.state = 'active' AND j.worker_id = $1
     WHERE j.id IS NULL), '[]') AS superseded,
@@ -82,6 +84,7 @@ export async function renewLease(
 ): Promise<Renewal> {
   const { rows } = await db.query<{
     is_alive: boolean;
+    at: Date;
     superseded: RunKey[];
     cancelled: RunKey[];
     unknown: RunKey[];
@@ -101,6 +104,7 @@ export async function renewLease(
   if (row === undefined) throw new Error('The renewal of a lease answered no row.');
   return {
     isAlive: row.is_alive,
+    at: row.at,
     superseded: row.superseded,
     cancelled: row.cancelled,
     unknown: row.unknown,
@@ -130,15 +134,19 @@ interface StrandedRow {
 
 /**
  * Declares silent workers dead and moves on what they were running. Safe to run anywhere at the same time: each job
- * is settled under its fence. Must only be called by a worker whose own renewals have worked for a whole
- * lease, so that an outage of Postgres kills nobody.
+ * is settled under its fence.
+ * @param deadBefore leases that ended before this time are over (LeaseKeeper.deadBefore says which time may be given). Not
+ *   simply now: Postgres may execute this statement, or anything else, much later than it was sent.
  * @returns the jobs that were moved, with their new states.
  */
 export async function reapDeadWorkers(
   db: Db,
   policyOf: CrashPolicy,
+  deadBefore: Date,
 ): Promise<{ jobId: string; state: JobState }[]> {
-  await db.query('UPDATE workers SET reaped_at = now() WHERE reaped_at IS NULL AND lease_until < now()');
+  await db.query('UPDATE workers SET reaped_at = now() WHERE reaped_at IS NULL AND lease_until < $1', [
+    deadBefore,
+  ]);
   // Also finds runs whose worker's row is gone, so that no order of events can strand a job.
   const { rows } = await db.query<StrandedRow>(
     `SELECT j.id, j.fence, j.task, j.options, j.attempts_used, j.attempts_max, j.crashes,

@@ -46,7 +46,7 @@ async function sweepEverything({ dataDir }: ServiceWorld, db: Db): Promise<void>
     },
     { what: 'the leases of killed workers to end' },
   );
-  await reapDeadWorkers(db, () => undefined);
+  await reapDeadWorkers(db, () => undefined, new Date(Date.now() + 3_600_000));
   const janitor = createJanitor({
     db,
     storage: createFsStorage({ dir: join(dataDir, 'files') }),

@@ -5,6 +5,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { vi } from 'vitest';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { checkHistory } from './check-history.ts';
 import { startFaultProxy, type FaultProxy } from './fault-proxy.ts';
@@ -21,6 +22,10 @@ import {
 } from './service.ts';
 import { waitFor } from './wait-for.ts';
 import { createWorld } from './world.ts';
+
+// Each system is half a dozen processes: more at once would only take the processor from each other, and what a test
+// waits for is served by all of them.
+vi.setConfig({ maxConcurrency: 3, testTimeout: 240_000 });
 
 type Env = Readonly<Record<string, string>>;
 

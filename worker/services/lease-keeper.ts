@@ -11,10 +11,15 @@ import type { Runs } from '../runs.ts';
 import { createLoop, type Loop } from './loop.ts';
 
 export const renewEveryMs = 1_000;
+/** Between the answers to two renewals, without which they count as steady. */
+const gapMs = 2 * renewEveryMs + 500;
 
 export interface LeaseKeeper extends Loop {
-  /** For how long renewals have worked without a gap, in ms: what the reaper asks before it judges others. */
-  steadyMs(): number;
+  /**
+   * Workers whose lease ended before this time (of the database) may be judged dead: by then this worker's own renewals
+   * had worked for a whole lease without a gap, so Postgres was there for the others, too. Undefined when nobody may.
+   */
+  deadBefore(): Date | undefined;
   /** Since the last renewal that worked, in ms: liveness. */
   silentMs(): number;
 }
@@ -30,12 +35,11 @@ export function createLeaseKeeper(options: {
 }): LeaseKeeper {
   const { db, workerId, leaseMs, runs, log } = options;
   let steadySinceMs: number | undefined;
+  let deadBefore: Date | undefined;
   let lastMs = performance.now();
 
   async function runOnce(): Promise<number> {
     const startedMs = performance.now();
-    // A gap of two periods means that we, or Postgres, stood still: nobody's silence can be judged from here.
-    if (startedMs - lastMs > 2 * renewEveryMs + 500) steadySinceMs = undefined;
     const renewal = await renewLease(db, {
       id: workerId,
       leaseMs,
@@ -44,10 +48,15 @@ export function createLeaseKeeper(options: {
       runs: runs.list().map((run) => ({ jobId: run.jobId, fence: run.fence })),
     }).catch((err: unknown) => {
       steadySinceMs = undefined;
+      deadBefore = undefined;
       throw err;
     });
-    lastMs = performance.now();
-    steadySinceMs ??= lastMs;
+    const answeredMs = performance.now();
+    // A gap means that we, or Postgres, stood still: nobody's silence can be judged from here.
+    if (answeredMs - lastMs > gapMs) steadySinceMs = undefined;
+    lastMs = answeredMs;
+    steadySinceMs ??= answeredMs;
+    deadBefore = answeredMs - steadySinceMs >= leaseMs ? renewal.at : undefined;
     await apply(renewal);
     return Math.max(0, renewEveryMs - (performance.now() - startedMs));
   }
@@ -73,7 +82,7 @@ export function createLeaseKeeper(options: {
   const loop = createLoop({ name: 'lease', runOnce, retryMs: 500, log });
   return {
     ...loop,
-    steadyMs: () => (steadySinceMs === undefined ? 0 : performance.now() - steadySinceMs),
+    deadBefore: () => deadBefore,
     silentMs: () => performance.now() - lastMs,
   };
 }

@@ -15,18 +15,18 @@ const everyMs = 1_000;
  */
 export function createReaper(options: {
   db: Db;
-  lease: Pick<LeaseKeeper, 'steadyMs'>;
-  leaseMs: number;
+  lease: Pick<LeaseKeeper, 'deadBefore'>;
   policyOf: CrashPolicy;
   signals: SignalPublisher;
   /** Jobs are queued again: the feeder need not sleep. */
   onRevived: () => void;
   log: Logger;
 }): Loop {
-  const { db, lease, leaseMs, policyOf, signals, log } = options;
+  const { db, lease, policyOf, signals, log } = options;
   async function runOnce(): Promise<number> {
-    if (lease.steadyMs() < leaseMs) return everyMs;
-    const moved = await reapDeadWorkers(db, policyOf);
+    const deadBefore = lease.deadBefore();
+    if (deadBefore === undefined) return everyMs;
+    const moved = await reapDeadWorkers(db, policyOf, deadBefore);
     if (moved.length > 0) {
       log.warn({ jobs: moved }, 'jobs of a dead worker were moved on');
       signals.ended(moved.filter((job) => isFinal(job.state)).map((job) => job.jobId));
