@@ -12,6 +12,7 @@ import { createMark, killHostProcesses, killStrays, markVariable, signalGroup } 
 import {
   createLineSplitter,
   fromHost,
+  lineBytesMax,
   type FromHost,
   type RunMessage,
   type ThrownKind,
@@ -82,6 +83,8 @@ export function spawnHost(options: {
   const id = randomUUID();
   const mark = createMark(id);
   const child = spawnLimited({ dir, limits, uid, mark, compileCache });
+  // Says why it could not be started, one turn later; without a listener that would end the worker.
+  child.on('error', () => {});
   const pid = child.pid;
   if (pid === undefined)
     throw new Error('A task host could not be started: the system is out of processes or memory.');
@@ -118,7 +121,7 @@ export function spawnHost(options: {
         if (message === undefined) breakOff('sent a message that is not part of the protocol');
         else onMessage?.(message);
       },
-      () => breakOff('sent a line that is too long'),
+      { bytesMax: lineBytesMax, onOverflow: () => breakOff('sent a line that is too long') },
     ),
   );
 

@@ -23,10 +23,7 @@ socket.on('close', () => process.exit(0));
 socket.on('error', () => process.exit(0));
 socket.on(
   'data',
-  createLineSplitter(
-    (line) => receive(JSON.parse(line) as ToHost),
-    () => process.exit(70),
-  ),
+  createLineSplitter((line) => receive(JSON.parse(line) as ToHost)),
 );
 
 // The worker sends SIGTERM after the AbortSignal was ignored. A handler that only waits gets no further chance.
@@ -48,7 +45,12 @@ async function run(message: RunMessage): Promise<void> {
   const end = await runHandler(message, {
     signal: controller.signal,
     progress: (percent, text) =>
-      send({ type: 'progress', percent, ...(text !== undefined && { message: cleanText(text, 1_000) }) }),
+      send({
+        type: 'progress',
+        // Done of all is 0 of 0 now and then. JSON knows no NaN, so it would not be part of the protocol.
+        percent: Number.isFinite(percent) ? percent : 0,
+        ...(text !== undefined && { message: cleanText(text, 1_000) }),
+      }),
     log: (text) => send({ type: 'log', message: cleanText(text, 1_000) }),
     scratchDir() {
       const dir = join(message.runDir, 'tmp');

@@ -65,26 +65,33 @@ export type FromHost = z.infer<typeof fromHost>;
 export const resultFile = z.object({ result: z.unknown(), outputs: z.array(outputFile) });
 export type OutputDeclaration = z.infer<typeof outputFile>;
 
-/** Splits a byte stream into lines; calls `onOverflow` once when a line is longer than the limit. */
+/**
+ * Splits a byte stream into lines. With a limit, nothing more is read after a line that is longer, and `onOverflow` is called
+ * once. Default: none, for the host's side, which trusts the worker and gets inputs of any accepted size in one line.
+ */
 export function createLineSplitter(
   onLine: (line: string) => void,
-  onOverflow: () => void,
+  limit?: { readonly bytesMax: number; readonly onOverflow: () => void },
 ): (chunk: Buffer) => void {
-  let rest: Buffer = Buffer.alloc(0);
+  let parts: Buffer[] = [];
+  let sizeBytes = 0;
   let isBroken = false;
   return (chunk) => {
     if (isBroken) return;
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-    let end = rest.indexOf(10);
-    while (end !== -1) {
-      onLine(rest.toString('utf8', 0, end));
+    let rest = chunk;
+    for (let end = rest.indexOf(10); end !== -1; end = rest.indexOf(10)) {
+      parts.push(rest.subarray(0, end));
+      onLine(Buffer.concat(parts).toString('utf8'));
+      parts = [];
+      sizeBytes = 0;
       rest = rest.subarray(end + 1);
-      end = rest.indexOf(10);
     }
-    if (rest.length > lineBytesMax) {
+    parts.push(rest);
+    sizeBytes += rest.length;
+    if (limit !== undefined && sizeBytes > limit.bytesMax) {
       isBroken = true;
-      rest = Buffer.alloc(0);
-      onOverflow();
+      parts = [];
+      limit.onOverflow();
     }
   };
 }

@@ -98,6 +98,10 @@ export function describeError(err: unknown): Extract<HandlerEnd, { type: 'threw'
   const message = cleanText(err instanceof Error ? err.message : String(err), 2_000);
   if (err instanceof InvalidInputError) return { type: 'threw', kind: 'invalid-input', message };
   if (err instanceof EffectUnknownError) return { type: 'threw', kind: 'effect-unknown', message };
-  if (err instanceof NotNowError) return { type: 'threw', kind: 'not-now', message, delayMs: err.delayMs };
+  if (err instanceof NotNowError) {
+    // Computed from a date, it may have passed already or be no number at all.
+    const delay = Number.isFinite(err.delayMs) && { delayMs: Math.max(0, err.delayMs) };
+    return { type: 'threw', kind: 'not-now', message, ...delay };
+  }
   return { type: 'threw', kind: 'error', message };
 }
