@@ -6,6 +6,7 @@
  * not wait for the feeder: the queue is not paused, nothing undispatched waits before it, and its window has room.
  */
 import type { JobState } from '../domain/job.ts';
+import { hasWaitingSql } from './feed-queues.ts';
 import { createGroupCommit, type GroupCommit } from './group-commit.ts';
 import { isConnectionLost, isDataError, AmbiguousCommitError, sqlState, type Db } from './pool.ts';
 
@@ -91,7 +92,7 @@ WITH item AS MATERIALIZED (
   ON CONFLICT DO NOTHING RETURNING resource_id
 ), gate AS (
   SELECT q.name, CASE
-      WHEN q.is_paused OR EXISTS (SELECT 1 FROM jobs w WHERE w.queue = q.name AND w.state = 'queued' AND w.dispatched_at IS NULL) THEN 0
+      WHEN q.is_paused OR ${hasWaitingSql} THEN 0
       ELSE q.window_size - (SELECT count(*) FROM (SELECT 1 FROM jobs d
         WHERE d.queue = q.name AND d.state = 'queued' AND d.dispatched_at IS NOT NULL LIMIT 1000) AS dispatched)
     END AS room

@@ -90,6 +90,13 @@ interface QueueRow {
   next_due_ms: number | null;
 }
 
+/**
+ * Does any row of the queue `q` wait? Not with EXISTS: after a long backlog the planner believes that a few rows of the table
+ * will do to find one, and reads all of it (0.6 s with 1,000,000 jobs) when the backlog is gone. The order leaves it the index.
+ */
+export const hasWaitingSql = `(SELECT w.id FROM jobs w WHERE w.queue = q.name AND w.state = 'queued' AND w.dispatched_at IS NULL
+  ORDER BY w.tenant_id, w.rank_at, w.id LIMIT 1) IS NOT NULL`;
+
 /** Measures the window (max of live slots and one second of drain), stores it when it changed, and counts the room in it. */
 async function readQueues(client: Queryable, queues: readonly string[]): Promise<QueueRow[]> {
   const { rows } = await client.query<QueueRow>({
@@ -107,7 +114,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
       SELECT q.name, q.is_paused,
         (size.window_size - (SELECT count(*) FROM jobs d
            WHERE d.queue = q.name AND d.state = 'queued' AND d.dispatched_at IS NOT NULL))::integer AS room,
-        EXISTS (SELECT 1 FROM jobs w WHERE w.queue = q.name AND w.state = 'queued' AND w.dispatched_at IS NULL) AS has_waiting,
+        ${hasWaitingSql} AS has_waiting,
         (SELECT extract(epoch FROM min(run_at) - now()) * 1000 FROM jobs s
            WHERE s.queue = q.name AND s.state IN ('scheduled', 'retrying'))::float8 AS next_due_ms
       FROM queues q JOIN size ON size.name = q.name`,

@@ -156,6 +156,8 @@ CREATE TABLE files (
 );
 CREATE INDEX files_of_job ON files (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX files_expiring ON files (expires_at) WHERE expires_at IS NOT NULL;
+-- What runs announced and have not committed; few at any moment.
+CREATE INDEX files_pending ON files (job_id) WHERE state = 'pending';
 
 -- What jobs that are not final refer to: the foreign key keeps such a file from being deleted.
 CREATE TABLE job_inputs (

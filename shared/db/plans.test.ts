@@ -1,0 +1,109 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { uuidv7 } from '#shared/ids.ts';
+import { createWorld, type World } from '#test/support/world.ts';
+import { createAcceptJobs } from './accept-jobs.ts';
+import { createClaimJobs } from './claim-jobs.ts';
+import { ensureQueues, feedQueues } from './feed-queues.ts';
+import { createDb, type Db } from './pool.ts';
+import { deletePurgedJobs, prunePendingFiles, purgeJobs } from './retention.ts';
+import { createSettleRuns } from './settle-runs.ts';
+import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
+
+let world: World;
+let db: Db;
+
+beforeEach(async () => {
+  world = await createWorld();
+  // One connection: the counts of what it has read are its own.
+  db = createDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+});
+afterEach(async () => {
+  await db.end();
+  await world.dispose();
+});
+
+test('what every job and every second costs is found by an index, also when the statistics still know a backlog that is gone', async () => {
+  await ensureQueues(db, ['q']);
+  await insertBacklogThatIsGone();
+  const before = await countSequentialScans();
+
+  const workerId = uuidv7();
+  await registerWorker(
+    db,
+    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
+    60_000,
+  );
+  const job = newJob();
+  await createAcceptJobs(db).add(job);
+  await feedQueues(db, ['q']);
+  const claimed = await createClaimJobs(db, { id: workerId, tasks: ['t'] }).add({ jobId: job.id, fence: 0 });
+  expect(claimed).toBeDefined();
+  const run = { jobId: job.id, fence: 1 };
+  await renewLease(db, { id: workerId, leaseMs: 1_000, drain: {}, memoryBytes: 0, runs: [run] });
+  const settled = await createSettleRuns(db).add({
+    ...run,
+    settlement: {
+      state: 'succeeded',
+      attemptsUsed: 1,
+      crashes: 0,
+      delayMs: 0,
+      error: undefined,
+      outcome: 'succeeded',
+    },
+    result: null,
+    outputs: [],
+  });
+  expect(settled).toBe('succeeded');
+  await reapDeadWorkers(db, () => undefined);
+  await purgeJobs(db, 500);
+  await deletePurgedJobs(db, 0, 500);
+  await prunePendingFiles(db, 500);
+
+  expect(await countSequentialScans()).toEqual(before);
+});
+
+/** Finished jobs and files, of which the statistics say that a third still waits. */
+async function insertBacklogThatIsGone(): Promise<void> {
+  await db.query(
+    `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms, finished_at, expires_at)
+     SELECT gen_random_uuid(), 'default', 't', 'q', CASE WHEN n % 3 = 0 THEN 'queued'::job_state ELSE 'succeeded' END, now(), now(),
+       '{}', 1, 1, CASE WHEN n % 3 > 0 THEN now() END, now() + interval '1 day'
+     FROM generate_series(1, 9000) AS n`,
+  );
+  await db.query(
+    `INSERT INTO files (id, tenant_id, state, name, media_type, size_bytes, sha256, job_id)
+     SELECT gen_random_uuid(), 'default', 'ready', 'f', 'text/plain', 0, sha256(''), id FROM jobs`,
+  );
+  await db.query('ANALYZE jobs');
+  await db.query('ANALYZE files');
+  await db.query(`UPDATE jobs SET state = 'succeeded', finished_at = now() WHERE state = 'queued'`);
+}
+
+async function countSequentialScans(): Promise<Record<string, number>> {
+  await db.query('SELECT pg_stat_force_next_flush()');
+  const { rows } = await db.query<{ relname: string; seq_scan: number }>(
+    `SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname IN ('jobs', 'files')`,
+  );
+  return Object.fromEntries(rows.map((row) => [row.relname, row.seq_scan]));
+}
+
+function newJob() {
+  return {
+    id: uuidv7(),
+    tenantId: 'default',
+    task: 't',
+    queue: 'q',
+    priority: 0,
+    delayMs: 0,
+    runAt: null,
+    input: {},
+    options: {},
+    tags: [],
+    attemptsMax: 1,
+    retentionMs: 86_400_000,
+    traceparent: null,
+    inputFiles: [],
+    newFiles: [],
+    idempotency: null,
+  };
+}
