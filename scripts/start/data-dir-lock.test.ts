@@ -1,88 +1,82 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { hostname, tmpdir } from 'node:os';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { identifyProcess } from '#scripts/process-identity.ts';
 import { lockDataDir } from './data-dir-lock.ts';
 
 let dir: string;
+const starters: ChildProcess[] = [];
 
 beforeEach(() => {
   dir = join(mkdtempSync(join(tmpdir(), 'windlass-lock-')), 'data');
 });
 
 afterEach(() => {
+  for (const starter of starters.splice(0)) starter.kill('SIGKILL');
   rmSync(join(dir, '..'), { recursive: true, force: true });
 });
 
 test('the second is refused and learns who holds the directory, until the first lets go', () => {
   const unlock = lockDataDir(dir);
-  expect(() => lockDataDir(dir)).toThrow(`is running in ${dir} already, as process ${process.pid}.`);
+  expect(() => lockDataDir(dir)).toThrow(
+    `Windlass is running in ${dir} already, as process ${process.pid}. Stop it first (Ctrl-C there, or \`kill ${process.pid}\`), ` +
+      'or start a second one beside it: WINDLASS_DATA_DIR=.windlass-2 npm start -- --port 8081',
+  );
   unlock();
   lockDataDir(dir)();
-  expect(readdirSync(dir)).toEqual([]);
 });
 
-test('a lock whose process is gone does not count', async () => {
-  const holder = spawn('sleep', ['1000']);
-  await once(holder, 'spawn');
-  writeLock({ ...identifyProcess(holder.pid ?? 0), host: hostname() });
-  expect(() => lockDataDir(dir)).toThrow(`as process ${holder.pid}.`);
-  holder.kill();
-  await once(holder, 'exit');
+test('a process that was killed holds nothing any more', async () => {
+  const [starter] = await start(1);
+  const answer = once(starter, 'message');
+  starter.send('go');
+  expect(await answer).toEqual(['got it', undefined]);
+  expect(() => lockDataDir(dir)).toThrow(`as process ${starter.pid}.`);
+  starter.kill('SIGKILL');
+  await once(starter, 'exit');
   lockDataDir(dir)();
 });
 
-test('a lock whose pid now belongs to another process does not count', () => {
-  writeLock({ pid: process.pid, startedAt: 'before this process', host: hostname() });
-  lockDataDir(dir)();
+test('of several that start at the same moment, after one that was killed, exactly one gets it', async () => {
+  const [killed, ...racers] = await start(5);
+  const first = once(killed, 'message');
+  killed.send('go');
+  await first;
+  const answers = racers.map((racer) => once(racer, 'message'));
+  const end = once(killed, 'exit');
+  killed.kill('SIGKILL');
+  await end;
+  for (const racer of racers) racer.send('go');
+  const said = (await Promise.all(answers)).map(([answer]) => String(answer));
+  expect(said.toSorted()).toEqual([
+    'DataDirLockedError',
+    'DataDirLockedError',
+    'DataDirLockedError',
+    'got it',
+  ]);
 });
 
-test('a lock that was cut short by a crash does not count', () => {
-  writeLock('');
-  lockDataDir(dir)();
-});
-
-test('a lock of another machine is left alone, and the message says what to do', () => {
-  writeLock({ pid: 1, startedAt: 'some time', host: 'elsewhere' });
-  expect(() => lockDataDir(dir)).toThrow(
-    `process 1 on elsewhere. If nothing runs there any more, delete ${join(dir, 'lock')}`,
-  );
-});
-
-test('of many that find the same stale lock at the same time, one gets it', async () => {
-  writeLock({ pid: process.pid, startedAt: 'before this process', host: hostname() });
+/** Processes that take the lock, and keep it, when they are told to. */
+async function start(count: number): Promise<[ChildProcess, ...ChildProcess[]]> {
   const code = `
     import { lockDataDir } from '#scripts/start/data-dir-lock.ts';
     process.once('message', () => {
       try { lockDataDir(${JSON.stringify(dir)}); process.send('got it'); } catch (err) { process.send(err.name); }
     });
+    process.on('message', () => {});
     process.send('ready');
   `;
-  const racers = Array.from({ length: 4 }, () =>
+  const spawnOne = () =>
     spawn(process.execPath, ['--input-type=module-typescript', '--eval', code], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    }),
-  );
-  try {
-    await Promise.all(racers.map((racer) => once(racer, 'message')));
-    const answers = racers.map((racer) => once(racer, 'message'));
-    for (const racer of racers) racer.send('go');
-    const said = (await Promise.all(answers)).map(([answer]) => String(answer));
-    expect(said.toSorted()).toEqual([
-      'DataDirLockedError',
-      'DataDirLockedError',
-      'DataDirLockedError',
-      'got it',
-    ]);
-  } finally {
-    for (const racer of racers) racer.kill('SIGKILL');
-  }
-});
-
-function writeLock(content: unknown): void {
-  lockDataDir(dir)();
-  writeFileSync(join(dir, 'lock'), content === '' ? '' : JSON.stringify(content));
+    });
+  const made: [ChildProcess, ...ChildProcess[]] = [
+    spawnOne(),
+    ...Array.from({ length: count - 1 }, spawnOne),
+  ];
+  starters.push(...made);
+  await Promise.all(made.map((starter) => once(starter, 'message')));
+  return made;
 }

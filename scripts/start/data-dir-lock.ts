@@ -1,90 +1,71 @@
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { z } from 'zod';
-import { identifyProcess, isRunning, processIdentitySchema } from '#scripts/process-identity.ts';
 
 /** Two services on one data directory would stop each other's servers: the second is refused. */
 export class DataDirLockedError extends Error {
   override name = 'DataDirLockedError';
 }
 
-const holderSchema = processIdentitySchema.extend({ host: z.string() });
-type Holder = z.infer<typeof holderSchema>;
+const holderSchema = z.object({ pid: z.number(), host: z.string() });
+
+/** SQLITE_BUSY */
+const busy = 5;
+
+/** Kept from the garbage collector, which would close the database and so give up the lock. */
+const held = new Set<DatabaseSync>();
 
 /**
- * Takes `dir` (made when it is missing) for this process, until the returned function is called or the process is gone.
+ * Takes `dir` (made when it is missing) for this process, until the returned function is called or the process ends.
+ *
+ * The lock is a lock of the system, which no crash leaves behind and no two processes get; Node only offers it by way of
+ * SQLite, on a database that stays empty. A file with a pid was tried: of four starts that find the same stale
+ * one, now and then two take it over.
  * @throws DataDirLockedError that says who holds it and what to do.
  */
 export function lockDataDir(dir: string): () => void {
   // Open to pass through: Postgres, Redis and task hosts may run as other users in directories of their own.
   mkdirSync(dir, { recursive: true, mode: 0o711 });
-  const file = join(dir, 'lock');
-  const self = identifyProcess(process.pid);
-  if (self === undefined) throw new Error('This process cannot find out when it was started.');
-  const own = JSON.stringify({ ...self, host: hostname() } satisfies Holder);
-  const candidate = join(dir, `lock.${process.pid}`);
-  writeFileSync(candidate, own, { mode: 0o644 });
+  const holderFile = join(dir, 'lock.json');
+  const lock = new DatabaseSync(join(dir, 'lock'), { timeout: 0 });
   try {
-    while (!tryLink(candidate, file)) takeOver(dir, file);
-  } finally {
-    rmSync(candidate, { force: true });
+    lock.exec('PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE');
+  } catch (err) {
+    lock.close();
+    if (err instanceof Error && 'errcode' in err && err.errcode === busy) throw lockedError(dir, holderFile);
+    throw err;
   }
+  held.add(lock);
+  writeFileSync(holderFile, JSON.stringify({ pid: process.pid, host: hostname() }));
   return () => {
-    if (readText(file) === own) rmSync(file, { force: true });
+    if (!held.delete(lock)) return;
+    rmSync(holderFile, { force: true });
+    lock.close();
   };
 }
 
-/** A link appears whole or not at all, and only where nothing is. */
-function tryLink(from: string, to: string): boolean {
-  try {
-    linkSync(from, to);
-    return true;
-  } catch (err) {
-    if (err instanceof Error && 'code' in err && err.code === 'EEXIST') return false;
-    throw err;
-  }
-}
-
-/** Removes the lock of a process that is gone. @throws DataDirLockedError when it is not. */
-function takeOver(dir: string, file: string): void {
-  const text = readText(file);
-  const holder = parse(text);
-  if (holder !== undefined && holder.host !== hostname()) {
-    throw new DataDirLockedError(
-      `${dir} is in use by process ${holder.pid} on ${holder.host}. If nothing runs there any more, delete ${file}; ` +
-        'otherwise choose another directory: WINDLASS_DATA_DIR=….',
+function lockedError(dir: string, holderFile: string): DataDirLockedError {
+  const besides = 'or start a second one beside it: WINDLASS_DATA_DIR=.windlass-2 npm start -- --port 8081';
+  const holder = findHolder(holderFile);
+  // It has the lock, and has not yet written down who it is.
+  if (holder === undefined) {
+    return new DataDirLockedError(
+      `Windlass is being started in ${dir} at this moment. Wait for it, ${besides}`,
     );
   }
-  if (holder !== undefined && isRunning(holder)) {
-    throw new DataDirLockedError(
-      `Windlass is running in ${dir} already, as process ${holder.pid}. Stop it first (Ctrl-C there, or \`kill ${holder.pid}\`), ` +
-        'or start a second one beside it: WINDLASS_DATA_DIR=.windlass-2 npm start -- --port 8081',
-    );
-  }
-  const stale = join(dir, `lock.${process.pid}.stale`);
-  try {
-    renameSync(file, stale);
-  } catch {
-    return; // Somebody else was faster; look again.
-  }
-  // Between the reading and the renaming somebody may have taken it over: then it is theirs.
-  if (readText(stale) !== text) tryLink(stale, file);
-  rmSync(stale, { force: true });
+  const { pid, host } = holder;
+  const stop = host === hostname() ? `Ctrl-C there, or \`kill ${pid}\`` : `on ${host}`;
+  return new DataDirLockedError(
+    `Windlass is running in ${dir} already, as process ${pid}. Stop it first (${stop}), ${besides}`,
+  );
 }
 
-function parse(text: string): Holder | undefined {
+function findHolder(holderFile: string): z.infer<typeof holderSchema> | undefined {
   try {
-    return holderSchema.parse(JSON.parse(text));
+    return holderSchema.parse(JSON.parse(readFileSync(holderFile, 'utf8')));
   } catch {
     return undefined;
-  }
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }
