@@ -1,5 +1,5 @@
 /**
- * Places where a fault test may kill this very process (`CRASH_AT=<name>`, read by shared/config.ts and
+ * Places where a fault test may kill or freeze this very process (`CRASH_AT=<name>`, read by shared/config.ts and
  * refused outside NODE_ENV=test). A named point dies exactly between two steps, which a timed kill cannot.
  */
 export const crashPoints = [
@@ -20,11 +20,14 @@ export const crashPoints = [
 export type CrashPoint = (typeof crashPoints)[number];
 
 let armed: string | undefined;
+let signal: 'SIGKILL' | 'SIGSTOP' = 'SIGKILL';
 
-export function armCrashPoint(name: string | undefined): void {
-  armed = name;
+/** @param setting the name of a point; `<name>:SIGSTOP` freezes the process there, until a test sends SIGCONT. */
+export function armCrashPoint(setting: string | undefined): void {
+  signal = setting?.endsWith(':SIGSTOP') === true ? 'SIGSTOP' : 'SIGKILL';
+  armed = setting?.replace(/:SIGSTOP$/, '');
 }
 
 export function crashPoint(name: CrashPoint): void {
-  if (armed === name) process.kill(process.pid, 'SIGKILL');
+  if (armed === name) process.kill(process.pid, signal);
 }

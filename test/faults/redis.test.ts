@@ -167,21 +167,23 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
     const worker = await system.startWorker();
     const ended = await system.submit('test.sleep', { dir: system.marks });
     await system.finished();
-    const active = await system.submitGated();
-    await system.started([active]);
+    const active = [await system.submitGated(), await system.submitGated()];
+    await system.started(active);
+    // Both slots are taken, so it waits, with fence 0.
+    const queued = await system.submitGated();
     await withDeliveries(system.world, async (deliveries) => {
-      // The delivery of the active job with fence 0 is still there, because its run has not ended.
-      const forged = [ended, active, uuidv7()].flatMap((jobId) =>
-        [1, 2, 3].map((fence) => ({ jobId, fence, queue: 'host' })),
+      // In a queue with free slots: a delivery names a job, whatever queue it came by.
+      const forged = [ended, ...active, queued, uuidv7()].flatMap((jobId) =>
+        [1, 2, 3].map((fence) => ({ jobId, fence, queue: 'noop' })),
       );
-      forged.push({ jobId: ended, fence: 0, queue: 'host' });
+      forged.push({ jobId: ended, fence: 0, queue: 'noop' });
       for (let round = 0; round < 3; round += 1) {
         await deliveries.add(forged);
         await untilTaken(deliveries, forged);
       }
     });
     const redis = new Redis(system.world.redisUrl);
-    const foreign = `${system.world.redisPrefix}:host`;
+    const foreign = `${system.world.redisPrefix}:noop`;
     await redis
       .multi()
       .hset(`${foreign}:j_not-ours`, { name: 'd', data: '{}', opts: '{}', timestamp: '1' })
@@ -194,7 +196,7 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
     redis.disconnect();
     system.openGate();
     await expectOneRunEach(system);
-    expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(2);
+    expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(4);
   }));
 
 /** Most lines that a process wrote within one second, of any level. */

@@ -32,6 +32,10 @@ export function isAlive(pid: number): boolean {
   }
 }
 
+export function isFrozen(pid: number): boolean {
+  return /^State:\s+T/m.test(read(`/proc/${pid}/status`).join());
+}
+
 /** Empty for a process that is gone, or not ours to read. */
 function read(path: string): string[] {
   try {

@@ -45,6 +45,7 @@ export interface System {
   /** Queues a job whose handler leaves a mark and then waits for `openGate`. Default task: test.sleep. */
   submitGated(task?: string, input?: Readonly<Record<string, unknown>>, options?: unknown): Promise<string>;
   openGate(): void;
+  closeGate(): void;
   /** Waits until a handler of each job has begun. @returns for each, the pids of all that have so far. */
   started(ids: readonly string[]): Promise<number[][]>;
   /** Waits for the end of these jobs, or of all that were accepted. */
@@ -126,6 +127,7 @@ export async function withSystem<Own extends keyof Servers = never, Proxied exte
         submitGated: (task = 'test.sleep', input, jobOptions) =>
           submit(task, { dir: marks, until: gate, ...input }, jobOptions),
         openGate: () => writeFileSync(join(marks, gate), ''),
+        closeGate: () => rmSync(join(marks, gate)),
         started: (ids) => waitUntilStarted(marks, ids),
         finished: (ids) => Promise.all((ids ?? accepted).map((id) => client.finished(id))),
         startApi: async (more) => started('api', await startApi(world, { ...env, ...more })),
