@@ -201,9 +201,10 @@ lifecycle.onStop('consumers', async () => {
   clearInterval(watchdog);
   // Take nothing more; let what runs finish until the deadline; put the rest back at once, without using an attempt.
   await Promise.all(consumers.map((consumer) => consumer.pause()));
-  await waitForRuns(runs, config.WINDLASS_GRACE_MS);
-  for (const run of runs.list()) run.stop('interrupted');
-  await waitForRuns(runs, 5_000);
+  await waitUntilIdle(config.WINDLASS_GRACE_MS);
+  await waitUntilIdle(5_000, () => {
+    for (const run of runs.list()) run.stop('interrupted');
+  });
   await settles.idle();
   await Promise.all(consumers.map((consumer) => consumer.close()));
 });
@@ -237,8 +238,11 @@ log.info(
 );
 process.send?.({ ready: true });
 
-async function waitForRuns(running: typeof runs, deadlineMs: number): Promise<void> {
+/** Deliveries count, not runs: one whose claim is under way becomes a run in a moment. */
+async function waitUntilIdle(deadlineMs: number, meanwhile?: () => void): Promise<void> {
   const until = performance.now() + deadlineMs;
-  while (running.list().length > 0 && performance.now() < until)
+  while (consumers.some((consumer) => consumer.busy() > 0) && performance.now() < until) {
+    meanwhile?.();
     await new Promise((resolve) => setTimeout(resolve, 20));
+  }
 }

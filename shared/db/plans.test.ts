@@ -54,7 +54,7 @@ test('what every job and every second costs is found by an index, also when the 
     outputs: [],
   });
   expect(settled).toBe('succeeded');
-  await reapDeadWorkers(db, () => undefined);
+  await reapDeadWorkers(db, () => undefined, new Date(0));
   await purgeJobs(db, 500);
   await deletePurgedJobs(db, 0, 500);
   await prunePendingFiles(db, 500);

@@ -215,6 +215,28 @@ test.concurrent('F51: on SIGTERM a job that does not end in time is put back at 
     expect((await system.finished([ids[0] ?? '']))[0]?.result).toEqual({ attempt: 1 });
   }));
 
+test.concurrent('F51: a job that is just being claimed on SIGTERM is finished like one that runs', () =>
+  withSystem({}, async (system) => {
+    const id = await system.submit('test.echo', { value: 1 });
+    const holder = await system.db.connect();
+    await holder.query('BEGIN');
+    await holder.query('SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE', [id]);
+    const leaving = await system.startWorker();
+    await waitFor(async () => ((await countWaitingForLock(system)) > 0 ? true : undefined), {
+      what: 'the claim to wait',
+    });
+    leaving.signal('SIGTERM');
+    await waitFor(
+      async () => (leaving.lines.some((line) => line.includes('"msg":"stopping"')) ? true : undefined),
+      { what: 'the worker to begin to stop' },
+    );
+    await holder.query('ROLLBACK');
+    holder.release();
+    expect(await leaving.exited).toBe(0);
+    await system.startWorker();
+    await expectOneRunEach(system);
+  }));
+
 test.concurrent('F51: on SIGTERM a job whose files are just being stored is put back without using an attempt', () =>
   withSystem({}, async (system) => {
     const leaving = await system.startWorker({ WINDLASS_GRACE_MS: '0' });
