@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { JobWaiter } from '#api/job-waiter.ts';
 import { jobSchema } from '#api/present-job.ts';
 import { createTestApi, type TestApi, type TestClient } from '#test/support/api.ts';
 import { insertJob } from '#test/support/insert-job.ts';
@@ -8,7 +7,7 @@ import { insertJob } from '#test/support/insert-job.ts';
 let api: TestApi;
 let client: TestClient;
 beforeAll(async () => {
-  api = await createTestApi({ WINDLASS_WAIT_MS_MAX: '300000' });
+  api = await createTestApi();
   client = await api.client();
 });
 afterAll(() => api.dispose());
@@ -78,27 +77,6 @@ describe('200', () => {
     ]);
     expect(response.status).toBe(200);
     expect(await response.json()).toMatchObject({ state: 'cancelled' });
-  });
-
-  test('an end that nobody announced is noticed all the same, long before the time is over', async () => {
-    const id = await insertJob(api.db);
-    const { waiter } = api.deps;
-    const deps: { waiter: JobWaiter } = api.deps;
-    const begun = new Promise<void>((resolve) => {
-      deps.waiter = {
-        ...waiter,
-        wait(...args) {
-          resolve();
-          return waiter.wait(...args);
-        },
-      };
-    });
-    const waiting = client.get(`/v1/jobs/${id}?wait=300`);
-    await begun;
-    deps.waiter = waiter;
-    // The job has been asked for by now, so only the poll can tell that it changed.
-    await api.db.query(`UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE id = $1`, [id]);
-    expect(await (await waiting).json()).toMatchObject({ state: 'cancelled' });
   });
 
   test('waiting for a job that does not end is answered when the time is over', async () => {
