@@ -11,7 +11,7 @@ import type { ClaimedJob } from '#shared/db/claim-jobs.ts';
 import type { Db } from '#shared/db/pool.ts';
 import { crashPoint } from '#shared/crash-point.ts';
 import type { Storage } from '#shared/storage/storage.ts';
-import type { InlineTaskContext, TaskContext } from '#shared/tasks/task-context.ts';
+import type { InlineTaskContext, InputFile, TaskContext } from '#shared/tasks/task-context.ts';
 import { EffectUnknownError } from '#shared/tasks/task-errors.ts';
 import type { HostEnd } from './task-host/host.ts';
 import { runHandler, type HandlerEnd } from './task-host/run-handler.ts';
@@ -39,13 +39,17 @@ export function createExecuteInline(options: {
       hasDir = true;
       return path;
     };
-    const files = await Promise.all(
-      job.files.map(async (file) => {
+    const files: InputFile[] = [];
+    try {
+      for (const file of job.files) {
         const path = join(need(join(runDir, 'in')), file.id);
         await storage.materialize(file.id, path, { sha256: file.sha256 });
-        return { ...file, path };
-      }),
-    );
+        files.push({ ...file, path });
+      }
+    } catch (err) {
+      if (hasDir) await removeTree(runDir);
+      throw err;
+    }
     crashPoint('run.during-task');
     const finished = runHandler(
       {

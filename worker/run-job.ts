@@ -101,21 +101,24 @@ async function runClaimed(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, r
     clearTimeout(limit);
   }
 
-  await reports
-    .flush()
-    .catch((err: unknown) =>
-      deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'),
-    );
-  const state =
-    outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
-  crashPoint('run.after-commit');
-  // Files of a run that may have been committed are left to the janitor, which decides by the record.
-  if (state !== 'succeeded' && state !== 'unknown')
-    await deps.outputStore.discard(outputs.map((output) => output.id));
-  if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) deps.signals.ended([job.id]);
-  // Cleaning up is nobody's reason to wait: the slot is free.
-  void execution?.dispose();
-  logEnd(deps.log, job, run, state, outcome);
+  try {
+    await reports
+      .flush()
+      .catch((err: unknown) =>
+        deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'),
+      );
+    const state =
+      outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
+    crashPoint('run.after-commit');
+    // Files of a run that may have been committed are left to the janitor, which decides by the record.
+    if (state !== 'succeeded' && state !== 'unknown')
+      await deps.outputStore.discard(outputs.map((output) => output.id));
+    if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) deps.signals.ended([job.id]);
+    logEnd(deps.log, job, run, state, outcome);
+  } finally {
+    // Also when the end could not be written: the task host is needed. Cleaning up is nobody's reason to wait.
+    void execution?.dispose();
+  }
 }
 
 /** What the end of the process means for the job; undefined when the job is no longer ours to judge. */
