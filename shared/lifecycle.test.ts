@@ -106,6 +106,15 @@ test('it stops although nobody reads its log any more', async () => {
   expect(await exited).toEqual([0, null]);
 });
 
+test('it stops after an uncaught error, too, when nobody reads its log any more', async () => {
+  const run = start(`process.once('message', () => setTimeout(() => { log.info('one line is on its way'); throw new Error('oops'); }));`);
+  await run.ready();
+  const exited = once(run.child, 'exit');
+  run.child.stdout?.destroy();
+  run.child.send('go');
+  expect(await exited).toEqual([1, null]);
+});
+
 test.each([
   ['an exception that nobody caught', `setTimeout(() => { throw new Error('oops'); })`, 'uncaught exception'],
   ['a rejection that nobody handled', `void Promise.reject(new Error('oops'))`, 'unhandled rejection'],
@@ -146,7 +155,8 @@ function start(code: string, options: { deadlineMs: number } = { deadlineMs: 60_
     import { createLogger } from '#shared/log.ts';
     const say = (text) => console.log(JSON.stringify({ said: text }));
     const turn = () => new Promise((resolve) => setTimeout(resolve, 5));
-    const lifecycle = createLifecycle({ log: createLogger({ service: 'test', level: 'info' }), deadlineMs: ${options.deadlineMs} });
+    const log = createLogger({ service: 'test', level: 'info' });
+    const lifecycle = createLifecycle({ log, deadlineMs: ${options.deadlineMs} });
     ${code}
     setInterval(() => {}, 1000);
     say('ready');
