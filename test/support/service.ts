@@ -167,7 +167,7 @@ export function createClient(url: string, key: string = testKey) {
       return (await (await request('GET', `/v1/jobs/${id}`)).json()) as TestJob;
     },
     /** Waits for the end of a job, through restarts of the api as well. */
-    async finished(id: string, deadlineMs = 80_000): Promise<TestJob> {
+    async finished(id: string, deadlineMs = 200_000): Promise<TestJob> {
       const until = Date.now() + deadlineMs;
       let last: unknown;
       while (Date.now() < until) {

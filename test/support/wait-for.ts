@@ -10,7 +10,7 @@ export async function waitFor<Value>(
   probe: () => Value | undefined | Promise<Value | undefined>,
   options: { what: string; deadlineMs?: number; seen?: () => unknown },
 ): Promise<Value> {
-  const deadlineMs = options.deadlineMs ?? 60_000;
+  const deadlineMs = options.deadlineMs ?? 180_000;
   const deadline = performance.now() + deadlineMs;
   let lastError: unknown;
   for (;;) {
