@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
  * Polls `probe` every 20 ms until it returns something else than undefined, and returns that. A test waits for what
- * it observes, never for a time; the deadline (default 60 s) is only there to fail instead of hanging.
+ * it observes, never for a time; the deadline (default 180 s) is only there to fail instead of hanging.
  * @throws Error on the deadline, saying what was awaited, and what `seen` last returned or `probe` last failed with.
  */
 export async function waitFor<Value>(
