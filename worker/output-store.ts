@@ -48,10 +48,7 @@ export function createOutputStore(options: {
 
   async function read(dir: string): Promise<z.infer<typeof resultFile>> {
     const { handle, sizeBytes } = await openTaskFile(join(dir, 'result.json')).catch((err: unknown) => {
-      throw new AppError(
-        'task-output',
-        `The result of the task cannot be read: ${err instanceof Error ? err.message : String(err)}.`,
-      );
+      throw new AppError('task-output', `The result of the task cannot be read: ${describeOpenError(err)}.`);
     });
     try {
       // Declarations of files come on top of the result, and have a limit of their own.
@@ -104,7 +101,7 @@ export function createOutputStore(options: {
         const { handle } = await openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
           throw new AppError(
             'task-output',
-            `The output file "${cleanName(file.name)}" cannot be taken: ${err instanceof Error ? err.message : String(err)}.`,
+            `The output file "${cleanName(file.name)}" cannot be taken: ${describeOpenError(err)}.`,
           );
         });
         const source = handle.createReadStream({ highWaterMark: 1024 * 1024 });
@@ -178,6 +175,13 @@ function findFileRefs(definition: TaskDefinition): ReturnType<typeof createFileR
     finders.set(definition, finder);
   }
   return finder;
+}
+
+/** What Node says of a file names its path in our directories, which is nothing to a client. */
+function describeOpenError(err: unknown): string {
+  if (!(err instanceof Error)) return String(err);
+  if (!('code' in err)) return err.message;
+  return err.code === 'ENOENT' ? 'the task wrote nothing to it' : String(err.code);
 }
 
 /** A name for a client to save under, never a path; the task's own naming is kept where possible. */

@@ -33,7 +33,8 @@ export type ToHost = RunMessage | { readonly type: 'abort'; readonly reason: str
 const thrownKind = z.enum(['invalid-input', 'not-now', 'bad-output', 'effect-unknown', 'error']);
 export type ThrownKind = z.infer<typeof thrownKind>;
 
-const outputFile = z.object({
+/** A file that a handler started with `ctx.output()`. */
+export const outputFile = z.object({
   id: z.uuid(),
   name: z.string().min(1).max(1_000),
   mediaType: z.string().min(1).max(255),

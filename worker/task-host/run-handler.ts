@@ -4,7 +4,7 @@ import { EffectUnknownError, InvalidInputError, NotNowError } from '#shared/task
 import type { InlineTaskContext, InputFile, TaskContext } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
 import { loadHandler } from '../load-handler.ts';
-import type { OutputDeclaration, RunMessage, ThrownKind } from './protocol.ts';
+import { outputFile, type OutputDeclaration, type RunMessage, type ThrownKind } from './protocol.ts';
 
 export type HandlerEnd =
   | { readonly type: 'returned'; readonly result: unknown; readonly outputs: readonly OutputDeclaration[] }
@@ -79,7 +79,11 @@ function createContext(
     },
     output(name, { mediaType }) {
       const id = uuidv7();
-      outputs.push({ id, name, mediaType });
+      const declaration = outputFile.safeParse({ id, name, mediaType });
+      // Here, where the handler's author sees the line; the worker refuses the whole result for it.
+      if (!declaration.success)
+        throw new TypeError(`ctx.output() cannot make such a file: ${z.prettifyError(declaration.error)}`);
+      outputs.push(declaration.data);
       return { id, path: io.outputPath(id) };
     },
     ...io.services,
@@ -95,7 +99,7 @@ function describeMismatch(error: z.ZodError): string {
 
 /** @returns a `threw` end for anything that a handler may throw. */
 export function describeError(err: unknown): Extract<HandlerEnd, { type: 'threw' }> {
-  const message = cleanText(err instanceof Error ? err.message : String(err), 2_000);
+  const message = cleanText(readMessage(err), 2_000);
   if (err instanceof InvalidInputError) return { type: 'threw', kind: 'invalid-input', message };
   if (err instanceof EffectUnknownError) return { type: 'threw', kind: 'effect-unknown', message };
   if (err instanceof NotNowError) {
@@ -104,4 +108,15 @@ export function describeError(err: unknown): Extract<HandlerEnd, { type: 'threw'
     return { type: 'threw', kind: 'not-now', message, ...delay };
   }
   return { type: 'threw', kind: 'error', message };
+}
+
+/** Anything can be thrown, also what throws when it is looked at. */
+function readMessage(err: unknown): string {
+  try {
+    // A message may be anything, whatever its type says.
+    const message: unknown = err instanceof Error ? err.message : err;
+    return String(message);
+  } catch {
+    return 'The handler threw a value that has no text.';
+  }
 }
