@@ -31,6 +31,7 @@ const limits: UploadLimits = {
   diskUsedMax: 1,
   idleMs: 30_000,
   rateMin: 1_024,
+  formMs: 60_000,
 };
 const hello = Buffer.from('hello');
 const helloSha256 = createHash('sha256').update(hello).digest();
@@ -246,6 +247,16 @@ describe('F18: a client that is too slow', () => {
       'POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 500\r\n\r\n--b\r\nContent-Dis',
     );
     expect(await text(socket)).toMatch(/^HTTP\/1\.1 408 /);
+  });
+
+  test('is cut off when the first file of its form has waited too long for the last: the sweep would take it for an orphan', async () => {
+    const { port, leftovers } = await setup({ formMs: 50 });
+    const socket = openSocket(port);
+    socket.write(
+      `POST / HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 500\r\n\r\n${filePart}one\r\n${filePart}tw`,
+    );
+    expect(await text(socket)).toMatch(/^HTTP\/1\.1 408 [^]*not complete 50 ms after its first file/);
+    expect(await leftovers()).toEqual([]);
   });
 });
 

@@ -12,7 +12,7 @@ import type { Readable } from 'node:stream';
 import type { Config } from '#shared/config.ts';
 import { AppError } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
-import type { Storage } from '#shared/storage/storage.ts';
+import { orphanAgeMs, type Storage } from '#shared/storage/storage.ts';
 import { readDigests } from './digest.ts';
 import { cleanFileName, cleanMediaType, parseContentDisposition } from './file-name.ts';
 import { readMultipart, type Form, type MultipartLimits } from './multipart.ts';
@@ -54,6 +54,8 @@ export interface UploadLimits extends PaceLimits, MultipartLimits {
   readonly fileBytesMax: number;
   readonly perTenantMax: number;
   readonly diskUsedMax: number;
+  /** From the first file of a form that is stored to the end of the form, in ms. */
+  readonly formMs: number;
 }
 
 /** Parts besides files, in one form: `task`, `input`, `options`, and room for what will come. */
@@ -70,6 +72,8 @@ export function uploadLimits(config: Config): UploadLimits {
     diskUsedMax: config.WINDLASS_DISK_USED_MAX,
     idleMs: config.WINDLASS_UPLOAD_IDLE_MS,
     rateMin: config.WINDLASS_UPLOAD_RATE_MIN,
+    // A slow line may take any time for one file, but in a form the first one waits for its row until the last one is here.
+    formMs: orphanAgeMs / 2,
   };
 }
 
@@ -115,19 +119,24 @@ export function createUploads(options: { storage: Storage; limits: UploadLimits 
     checkEncoding(req);
     await checkRoom();
     const stored: StoredUpload[] = [];
+    const body = paceBody(req, limits);
+    let timer: NodeJS.Timeout | undefined;
     try {
-      return await readMultipart(paceBody(req, limits), {
+      return await readMultipart(body, {
         contentType: req.headers['content-type'],
         limits,
         onFile: async ({ stream, fileName, mediaType }) => {
           const file = await store(stream, fileName, mediaType);
           stored.push(file);
+          timer ??= setTimeout(() => body.destroy(tooLong(limits.formMs)), limits.formMs);
           return file;
         },
       });
     } catch (err) {
       await discard(stored);
       throw err;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
@@ -173,5 +182,12 @@ function mismatch(algorithm: string): AppError {
   return new AppError(
     'digest-mismatch',
     `The bytes received do not have the ${algorithm} digest of the header.`,
+  );
+}
+
+function tooLong(formMs: number): AppError {
+  return new AppError(
+    'request-timeout',
+    `The form was not complete ${formMs} ms after its first file. Upload large files one by one (POST /v1/files).`,
   );
 }

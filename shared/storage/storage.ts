@@ -40,6 +40,12 @@ export interface Storage {
   check(): Promise<{ usedShare: number | undefined }>;
 }
 
+/**
+ * Stored bytes older than this without a row are deleted by the orphan sweep, in ms. Whoever stores bytes before their row
+ * must have committed it well before.
+ */
+export const orphanAgeMs = 3_600_000;
+
 export class StoredFileMissingError extends Error {
   override name = 'StoredFileMissingError';
   constructor(id: string) {

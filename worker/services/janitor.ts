@@ -16,7 +16,7 @@ import {
 } from '#shared/db/retention.ts';
 import { listLiveWorkers } from '#shared/db/workers.ts';
 import type { Logger } from '#shared/log.ts';
-import type { Storage } from '#shared/storage/storage.ts';
+import { orphanAgeMs, type Storage } from '#shared/storage/storage.ts';
 import { killOrphansOfDeadWorkers } from '../task-host/processes.ts';
 import { removeTree } from '../task-host/remove-tree.ts';
 import { createLoop, type Loop } from './loop.ts';
@@ -25,8 +25,6 @@ const everyMs = 60_000;
 const batch = 500;
 /** How long an emptied job still answers 410 instead of 404. */
 const tombstoneMs = 7 * 86_400_000;
-/** Bytes or parts younger than this may belong to an upload or run that has not committed its row yet. */
-export const orphanAgeMs = 3_600_000;
 const sweepEveryMs = 15 * 60_000;
 
 export interface Janitor extends Loop {
