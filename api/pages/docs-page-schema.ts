@@ -67,6 +67,7 @@ export function renderType(schema: JsonSchema): Html {
     );
   const alternatives = schema.oneOf ?? schema.anyOf;
   if (alternatives !== undefined) return joinWithOr(alternatives.map(renderType));
+  if (schema.items?.['x-windlass-file'] === true) return html`list of file ids`;
   if (schema.items !== undefined) return html`list of ${renderType(schema.items)}`;
   if (schema.format === 'uuid') return html`UUID`;
   if (schema.format === 'date-time') return html`time (ISO 8601)`;
