@@ -44,9 +44,18 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
   const options = parseWith(jobOptions, request.options ?? {}, '/options');
   checkCeilings(options, definition);
   deps.backlog.check();
-  const inputFiles = await checkFiles(deps, identity, task, request);
+  const { idempotencyKey } = request;
+  const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(request);
+  let inputFiles: string[];
+  try {
+    inputFiles = await checkFiles(deps, identity, task, request);
+  } catch (err) {
+    // Files may be deleted once the job has ended; the answer to a repetition stays what it was.
+    if (idempotencyKey === undefined || fingerprint === undefined) throw err;
+    if ((await findIdempotencyKey(deps.db, identity.tenantId, idempotencyKey)) === undefined) throw err;
+    return replay(deps, identity, idempotencyKey, fingerprint);
+  }
 
-  const fingerprint = request.idempotencyKey === undefined ? undefined : fingerprintOf(request);
   const { delayMs, runAt, priority, attempts, tags, retentionMs, ...forRuns } = options;
   const job: NewJob = {
     id: uuidv7(),
@@ -70,9 +79,7 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
       retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS,
     })),
     idempotency:
-      request.idempotencyKey === undefined || fingerprint === undefined
-        ? null
-        : { key: request.idempotencyKey, fingerprint },
+      idempotencyKey === undefined || fingerprint === undefined ? null : { key: idempotencyKey, fingerprint },
   };
   crashPoint('accept.before-commit');
   const acceptance = await deps.accepts.add(job).catch((err: unknown) => {
@@ -81,8 +88,7 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     throw err;
   });
   crashPoint('accept.after-commit');
-  if (acceptance.type === 'duplicate')
-    return replay(deps, identity, request.idempotencyKey ?? '', fingerprint ?? '');
+  if (acceptance.type === 'duplicate') return replay(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
   if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
   return {
     isReplayed: false,

@@ -124,6 +124,18 @@ describe('202 with Idempotency-Key', () => {
     expect(await accept(body, { 'idempotency-key': 'quoted-or-bare' })).toEqual(first);
   });
 
+  test('a repetition gets the first answer, also when its file was deleted after the job had ended', async () => {
+    const headers = { 'idempotency-key': randomUUID() };
+    const fileId = await upload();
+    const body = { task: 'email.send', input: { ...email, attachments: [{ fileId }] } };
+    const first = await accept(body, headers);
+    await client.post(`/v1/jobs/${first.id}/cancel`);
+    expect((await client.request('DELETE', `/v1/files/${fileId}`)).status).toBe(204);
+    expect(await accept(body, headers)).toEqual(first);
+    const other = await client.post('/v1/jobs', body, { 'idempotency-key': randomUUID() });
+    expect(await other.json()).toMatchObject({ code: 'file-not-found' });
+  });
+
   test('422 for another request under the same key', async () => {
     const headers = { 'idempotency-key': randomUUID() };
     await accept({ task: 'test.noop', input: { n: 1 } }, headers);
@@ -305,12 +317,7 @@ test.each(['gzip', 'deflate', 'br', 'zstd'])(
 );
 
 test('a file named twice, once in capitals, is one file', async () => {
-  const upload = await fetch(`${api.url}/v1/files`, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${client.key}`, 'content-type': 'text/plain' },
-    body: 'attached',
-  });
-  const { id } = (await upload.json()) as { id: string };
+  const id = await upload();
   const attachments = [{ fileId: id }, { fileId: id.toUpperCase() }];
   const response = await client.post('/v1/jobs', { task: 'email.send', input: { ...email, attachments } });
   expect(response.status).toBe(202);
