@@ -47,6 +47,17 @@ test('one bad row fails alone, and every other row of its group is written', asy
   expect(new Set(written)).toEqual(new Set([11, 12, 14, 15]));
 });
 
+test.each([
+  ['longer than a string can be', new RangeError('Invalid string length')],
+  ['larger than Postgres takes', sqlError('54000')],
+])('a group that is %s goes in parts', async (_, err) => {
+  const group = createGroupCommit<number, number>({
+    recover: noRecovery,
+    flush: (items) => (items.length > 2 ? Promise.reject(err) : Promise.resolve([...items])),
+  });
+  expect(await Promise.all([1, 2, 3, 4, 5].map((item) => group.add(item)))).toEqual([1, 2, 3, 4, 5]);
+});
+
 test('a deadlock is tried again', async () => {
   let tries = 0;
   const group = createGroupCommit<number, number>({

@@ -6,11 +6,12 @@
  *
  * How a flush may fail, and what each of its items is told:
  * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
+ * - too large for one string or one statement (54): halved as well;
  * - a deadlock or the like (40): rolled back whole, tried again up to three times;
  * - a lost connection: nobody knows whether it was committed, so each item is asked for by `recover`.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isConnectionLost, isDataError, isTransactionRetryable } from './pool.ts';
+import { isConnectionLost, isDataError, isTransactionRetryable, sqlState } from './pool.ts';
 import { AppError } from '../errors.ts';
 
 export interface GroupCommit<Item, Result> {
@@ -62,7 +63,7 @@ export function createGroupCommit<Item, Result>(options: {
         await sleep(Math.random() * 20 * 2 ** retries);
         return flushGroup(group, retries + 1);
       }
-      if (isDataError(err) && group.length > 1) {
+      if ((isDataError(err) || isTooLarge(err)) && group.length > 1) {
         const middle = group.length >> 1;
         await flushGroup(group.slice(0, middle));
         return flushGroup(group.slice(middle));
@@ -98,4 +99,9 @@ export function createGroupCommit<Item, Result>(options: {
       while (running !== undefined) await running;
     },
   };
+}
+
+/** 500 inputs of the size that an operator allows can be more than V8 or Postgres takes at once. */
+function isTooLarge(err: unknown): boolean {
+  return err instanceof RangeError || sqlState(err)?.startsWith('54') === true;
 }
