@@ -23,6 +23,7 @@ import { createApp } from './app.ts';
 import { createAuthenticate, makeKey } from './http/authenticate.ts';
 import { createBacklog } from './http/backlog.ts';
 import { answerClientErrors } from './http/client-errors.ts';
+import { oneAtATime } from './http/one-at-a-time.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
 import { createReadJson } from './http/read-json.ts';
 import { createUploads, uploadLimits } from './http/upload.ts';
@@ -110,7 +111,7 @@ const server = createServer(
     maxHeaderSize: headerBytesMax,
     noDelay: true,
   },
-  app,
+  oneAtATime(app),
 );
 answerClientErrors(server, { headerBytesMax, publicUrl: config.WINDLASS_PUBLIC_URL });
 server.maxConnections = config.WINDLASS_CONNECTIONS_MAX;
