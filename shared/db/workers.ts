@@ -111,6 +111,34 @@ export async function renewLease(
   };
 }
 
+/**
+ * Jobs that are active under this worker's name but were never started, because the answer to their claim was lost: queued
+ * again, without using an attempt.
+ */
+export async function handBackRuns(db: Db, keys: readonly RunKey[]): Promise<void> {
+  const { rows } = await db.query<{ id: string; attempts_used: number; crashes: number }>(
+    'SELECT id, attempts_used, crashes FROM jobs WHERE id = ANY($1)',
+    [keys.map((key) => key.jobId)],
+  );
+  const rowOf = new Map(rows.map((row) => [row.id, row]));
+  await settleRuns(
+    db,
+    keys.flatMap((key) => {
+      const row = rowOf.get(key.jobId);
+      if (row === undefined) return [];
+      const settlement = {
+        state: 'queued',
+        attemptsUsed: row.attempts_used,
+        crashes: row.crashes,
+        delayMs: 0,
+        error: undefined,
+        outcome: 'interrupted',
+      } as const;
+      return [{ ...key, settlement, result: null, outputs: [] }];
+    }),
+  );
+}
+
 /** A worker that leaves in order: its lease ends now, so nobody waits for it. */
 export async function removeWorker(db: Queryable, id: string): Promise<void> {
   await db.query('DELETE FROM workers WHERE id = $1', [id]);

@@ -4,7 +4,7 @@
  *
  * The watchdog: a worker can stop taking jobs without an error (half-open connections, bugs of reconnecting). If Redis
  * holds deliveries, we have a free slot and took nothing for 10 s, the BullMQ worker is rebuilt on new
- * connections; if that happens twice without a delivery in between, `onStuck` ends the process.
+ * connections; when two new ones have brought no delivery either, `onStuck` ends the process.
  */
 import { Worker } from 'bullmq';
 import type { Redis } from 'ioredis';

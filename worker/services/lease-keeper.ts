@@ -1,10 +1,9 @@
 /**
  * Keeps this worker's lease: one renewal a second, whatever the worker runs. The answer to each names the runs that
  * must stop. When the reaper of another worker has declared this one dead (it was frozen or cut off for longer than
- * its lease), all its runs stop without a trace and it registers anew, under a new id.
+ * its lease), all its runs stop without a trace and the process ends: whatever starts it anew gives it a new id.
  */
-import { renewLease, type Renewal, type RunKey } from '#shared/db/workers.ts';
-import { settleRuns } from '#shared/db/settle-runs.ts';
+import { handBackRuns, renewLease, type Renewal, type RunKey } from '#shared/db/workers.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import type { Runs } from '../runs.ts';
@@ -71,7 +70,7 @@ export function createLeaseKeeper(options: {
       return;
     }
     const unknown = renewal.unknown.filter((key) => runs.find(key.jobId)?.fence !== key.fence);
-    if (unknown.length > 0) await handBack(db, unknown);
+    if (unknown.length > 0) await handBackRuns(db, unknown);
   }
 
   function stop(key: RunKey, reason: 'superseded' | 'cancelled'): void {
@@ -85,32 +84,4 @@ export function createLeaseKeeper(options: {
     deadBefore: () => deadBefore,
     silentMs: () => performance.now() - lastMs,
   };
-}
-
-/**
- * Jobs that are active under this worker's name but were never started, because the answer to their claim was lost: queued
- * again, without using an attempt.
- */
-async function handBack(db: Db, keys: readonly RunKey[]): Promise<void> {
-  const { rows } = await db.query<{ id: string; attempts_used: number; crashes: number }>(
-    'SELECT id, attempts_used, crashes FROM jobs WHERE id = ANY($1)',
-    [keys.map((key) => key.jobId)],
-  );
-  const rowOf = new Map(rows.map((row) => [row.id, row]));
-  await settleRuns(
-    db,
-    keys.flatMap((key) => {
-      const row = rowOf.get(key.jobId);
-      if (row === undefined) return [];
-      const settlement = {
-        state: 'queued',
-        attemptsUsed: row.attempts_used,
-        crashes: row.crashes,
-        delayMs: 0,
-        error: undefined,
-        outcome: 'interrupted',
-      } as const;
-      return [{ ...key, settlement, result: null, outputs: [] }];
-    }),
-  );
 }
