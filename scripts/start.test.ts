@@ -63,6 +63,16 @@ test('the printed command works when pasted, the key is shown once and never log
   expect(await second.end()).toBe(0);
 });
 
+test('it stops in order when nobody reads its output any more', async () => {
+  const run = start(['--port', '0', '--workers', '1']);
+  await run.ready();
+  const processes = processTree(run.child);
+  run.child.stdout?.destroy();
+  // Makes a worker say something.
+  for (const { pid } of processes) if (commandOf(pid).includes('worker/main')) process.kill(pid, 'SIGKILL');
+  await waitUntilGone(processes);
+});
+
 test('killed with -9, it leaves nothing behind', async () => {
   const run = start(['--port', '0', '--workers', '1']);
   await run.ready();

@@ -7,7 +7,7 @@ import { ConfigError } from '#shared/config.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { banner } from './start/banner.ts';
 import { checkPort } from './start/check-port.ts';
-import { DataDirLockedError, lockDataDir } from './start/data-dir-lock.ts';
+import { DataDirLockedError, DataDirUnusableError, lockDataDir } from './start/data-dir-lock.ts';
 import { createLogOutput, createOutputLogger } from './start/log-output.ts';
 import { readOptions, usage, UsageError } from './start/read-options.ts';
 import { startServers } from './start/start-servers.ts';
@@ -35,6 +35,10 @@ const log = createOutputLogger(output, { service: 'start', level: config.LOG_LEV
 // More than all that is stopped may take together; each has a limit of its own.
 const lifecycle = createLifecycle({ log, deadlineMs: 2 * config.WINDLASS_GRACE_MS + 60_000 });
 lifecycle.onStop('data directory', unlock);
+// As SIGPIPE would: whoever showed this is gone (`npm start | head`, a closed window). Without a listener each line that
+// cannot be written is an uncaught error, whose line cannot be written either, and so on for ever.
+process.stdout.on('error', () => lifecycle.stop('nobody reads the output any more'));
+process.stderr.on('error', () => {});
 
 try {
   process.stdout.write(`Starting Windlass in ${dataDir} …\n`);
@@ -67,8 +71,10 @@ async function readOrQuit<Value>(read: () => Value | Promise<Value>): Promise<Va
   try {
     return await read();
   } catch (err) {
-    if (!(err instanceof UsageError || err instanceof ConfigError || err instanceof DataDirLockedError))
-      throw err;
+    const isForUser = [UsageError, ConfigError, DataDirLockedError, DataDirUnusableError].some(
+      (type) => err instanceof type,
+    );
+    if (!(err instanceof Error && isForUser)) throw err;
     process.stderr.write(`${err.message}\n`);
     return process.exit(1);
   }
