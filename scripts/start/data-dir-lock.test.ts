@@ -1,10 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { lockDataDir } from './data-dir-lock.ts';
+import { DataDirUnusableError, lockDataDir } from './data-dir-lock.ts';
 
 let dir: string;
 const starters: ChildProcess[] = [];
@@ -16,6 +16,15 @@ beforeEach(() => {
 afterEach(() => {
   for (const starter of starters.splice(0)) starter.kill('SIGKILL');
   rmSync(join(dir, '..'), { recursive: true, force: true });
+});
+
+test('a path that cannot be a directory is answered with a sentence that names the variable', () => {
+  writeFileSync(dir, 'a file');
+  for (const path of [dir, join(dir, 'below')]) {
+    expect(() => lockDataDir(path)).toThrow(DataDirUnusableError);
+    expect(() => lockDataDir(path)).toThrow(`All data is kept in ${path}, and that cannot be used: E`);
+    expect(() => lockDataDir(path)).toThrow('WINDLASS_DATA_DIR');
+  }
 });
 
 test('the second is refused and learns who holds the directory, until the first lets go', () => {

@@ -1,8 +1,13 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { z } from 'zod';
+
+/** The directory cannot be made or written to; the message says what to do. */
+export class DataDirUnusableError extends Error {
+  override name = 'DataDirUnusableError';
+}
 
 /** Two services on one data directory would stop each other's servers: the second is refused. */
 export class DataDirLockedError extends Error {
@@ -23,12 +28,21 @@ const held = new Set<DatabaseSync>();
  * The lock is a lock of the system, which no crash leaves behind and no two processes get; Node only offers it by way of
  * SQLite, on a database that stays empty. A file with a pid was tried: of four starts that find the same stale
  * one, now and then two take it over.
- * @throws DataDirLockedError that says who holds it and what to do.
+ * @throws DataDirLockedError that says who holds it and what to do; DataDirUnusableError.
  */
 export function lockDataDir(dir: string): () => void {
-  // Open to pass through: Postgres, Redis and task hosts may run as other users in directories of their own.
-  mkdirSync(dir, { recursive: true, mode: 0o711 });
   const holderFile = join(dir, 'lock.json');
+  try {
+    // Open to pass through: Postgres, Redis and task hosts may run as other users in directories of their own.
+    mkdirSync(dir, { recursive: true, mode: 0o711 });
+    accessSync(dir, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (err) {
+    const reason = err instanceof Error ? err.message : String(err);
+    throw new DataDirUnusableError(
+      `All data is kept in ${dir}, and that cannot be used: ${reason}. Choose a directory that this user may write to: WINDLASS_DATA_DIR.`,
+      { cause: err },
+    );
+  }
   const lock = new DatabaseSync(join(dir, 'lock'), { timeout: 0 });
   try {
     lock.exec('PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE');

@@ -10,7 +10,7 @@ const migrationLock = 0x77696e64;
  * Brings the database to the newest schema. Several processes may call it at once: one works, the others
  * wait for the advisory lock and find nothing to do. Each migration is one transaction, so a process that dies
  * half-way leaves the schema at a whole step.
- * @throws Error when the database was migrated by a newer version than this.
+ * @throws Error when the database cannot be reached, or was migrated by a newer version than this.
  */
 export async function migrate(databaseUrl: string): Promise<void> {
   const client = new pg.Client({
@@ -20,7 +20,15 @@ export async function migrate(databaseUrl: string): Promise<void> {
   });
   // A connection that breaks while a query runs rejects that query too; the event alone must not end the process.
   client.on('error', () => {});
-  await client.connect();
+  await client.connect().catch((err: unknown) => {
+    // The first thing that a process does with its configuration: say which part of it is wrong. Without the password.
+    const { host, port, database } = client;
+    const reason = err instanceof Error ? err.message : String(err);
+    throw new Error(
+      `Postgres cannot be used: ${reason} (database "${database ?? ''}" on ${host}:${port}). Check DATABASE_URL.`,
+      { cause: err },
+    );
+  });
   try {
     await client.query('SELECT pg_advisory_lock($1)', [migrationLock]);
     await client.query(`CREATE TABLE IF NOT EXISTS migrations
