@@ -100,7 +100,7 @@ async function inspectPortrait(
 async function queryOrders(client: DemoClient, path: string): Promise<void> {
   const sql = `SELECT Country AS country, count(*) AS orders, sum(replace(Amount::varchar, ',', '.')::decimal(9,2)) AS total
     FROM data GROUP BY ALL ORDER BY total DESC`;
-  print(indent(sql.replaceAll(/\n\s+/g, ' ')));
+  print(indent(sql.replaceAll(/\n\s+/g, '\n')));
   const job = await client.finished(await client.submitFile({ task: 'data.query', input: { sql }, path }));
   if (!check(job.state === 'succeeded', `data.query: ${job.state}, ${job.error?.message ?? 'no error'}`))
     return;
