@@ -70,7 +70,7 @@ test.concurrent('F26: after a fail-over that lost the last writes, workers go on
       proxies.redis.switchTo(replica.port);
       system.openGate();
       await expectOneRunEach(system);
-      expect(busiestSecond(worker)).toBeLessThan(60);
+      expect(countErrors(worker)).toBeLessThan(stormMin);
     } finally {
       await replica.dispose();
     }
@@ -89,7 +89,7 @@ test.concurrent('F27: while Redis refuses writes jobs are accepted, workers stay
     }
     await command(redis.url, 'REPLICAOF', 'NO', 'ONE');
     await expectOneRunEach(system);
-    expect(busiestSecond(worker)).toBeLessThan(60);
+    expect(countErrors(worker)).toBeLessThan(stormMin);
   }));
 
 test.concurrent('F28: while Redis is full jobs are accepted and running ones finish, and the rest runs when there is room', () =>
@@ -199,14 +199,14 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
     expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(4);
   }));
 
-/** Most lines that a process wrote within one second, of any level. */
-function busiestSecond({ lines }: ServiceProcess): number {
-  const counts = new Map<string, number>();
-  for (const line of lines) {
-    const second = parseLine(line)?.time.slice(0, 19) ?? '';
-    counts.set(second, (counts.get(second) ?? 0) + 1);
-  }
-  return Math.max(...counts.values());
+/**
+ * Seen in F27: 7 errors; 308 where a worker stays on the connection that answers READONLY, and thousands where the
+ * processor is free.
+ */
+const stormMin = 100;
+
+function countErrors({ lines }: ServiceProcess): number {
+  return lines.filter((line) => parseLine(line)?.msg === 'worker error').length;
 }
 
 async function command(url: string, ...args: [string, ...string[]]): Promise<void> {
