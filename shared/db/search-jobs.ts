@@ -43,11 +43,17 @@ export interface JobPage {
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
   worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
 
+/** Twenty texts in so many of the largest inputs take a few seconds. */
+const textWindowRows = 50;
+/** A window that was read faster than this is followed by one of twice as many jobs. */
+const shortWindowMs = 100;
+
 const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 
 /**
  * @param options.before only jobs with smaller ids, that is, older ones.
- * @param options.windowRows jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read.
+ * @param options.windowRows most jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read.
+ *   Inputs may be a few bytes or 256 KiB, so their windows begin small and follow the time that they take.
  * @param options.budgetMs no further window is begun after this time. Default 2,000.
  */
 export async function searchJobs(
@@ -62,13 +68,16 @@ export async function searchJobs(
   },
 ): Promise<JobPage> {
   const { terms, limit, budgetMs = 2_000 } = options;
-  const windowRows = options.windowRows ?? (terms.some((term) => term.type === 'text') ? 2_000 : 20_000);
+  const isText = terms.some((term) => term.type === 'text');
+  const windowRowsMax = options.windowRows ?? (isText ? 2_000 : 20_000);
+  let windowRows = isText ? Math.min(textWindowRows, windowRowsMax) : windowRowsMax;
   // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page.
   const isUnbounded = terms.length === 0 || terms.some((term) => term.type === 'id' && !term.isNegated);
   const startedMs = performance.now();
   const rows: JobSummaryRow[] = [];
   let before = options.before ?? newestId;
   for (;;) {
+    const windowStartedMs = performance.now();
     const end = isUnbounded ? undefined : await findWindowEnd(db, tenantId, before, windowRows);
     // One more than asked for tells whether there is another page.
     const wanted = limit + 1 - rows.length;
@@ -77,6 +86,8 @@ export async function searchJobs(
     if (end === undefined) return { rows, next: undefined };
     before = end;
     if (performance.now() - startedMs > budgetMs) return { rows, next: before };
+    if (isText && performance.now() - windowStartedMs < shortWindowMs)
+      windowRows = Math.min(2 * windowRows, windowRowsMax);
   }
 }
 

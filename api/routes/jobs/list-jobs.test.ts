@@ -193,6 +193,20 @@ describe('200', () => {
     ).toEqual(ids);
   });
 
+  test('a text is looked for in a few inputs first, as each may be large', async () => {
+    const tenantId = 'large-inputs';
+    await api.client({ tenantId });
+    const inserted: string[] = [];
+    for (let count = 0; count < 60; count += 1) {
+      inserted.push(await insertJob(api.db, { tenantId, input: { text: 'needle' } }));
+    }
+    const terms = [{ type: 'text', isNegated: false, texts: ['needle'] }] as const;
+    const first = await searchJobs(api.db, tenantId, { terms, limit: 100, budgetMs: -1 });
+    expect(first.rows).toHaveLength(50);
+    const all = await searchJobs(api.db, tenantId, { terms, limit: 100 });
+    expect(all.rows.map((row) => row.id)).toEqual(inserted.toReversed());
+  });
+
   test('jobs of other tenants are never found', async () => {
     const stranger = await api.client({ tenantId: 'stranger', scopes: ['read'] });
     const id = await insertJob(api.db, { tags: ['mine'], input: { text: 'needle-7' } });
