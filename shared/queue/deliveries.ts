@@ -13,7 +13,7 @@ import type { Logger } from '../log.ts';
 export interface Deliveries {
   /** Adds them all. @throws when Redis is away or refuses (read-only, out of memory). */
   add(deliveries: readonly QueueDelivery[]): Promise<void>;
-  /** Those that Redis does not hold. */
+  /** Those that Redis does not hold, or holds where no worker would find them: what is left of these is deleted. */
   listMissing(deliveries: readonly QueueDelivery[]): Promise<QueueDelivery[]>;
   /** Has Redis been emptied since the last call? True on the first call and whenever the sentinel key is gone or new. */
   wasForgotten(): Promise<boolean>;
@@ -32,6 +32,30 @@ export function parseDeliveryId(id: string | undefined): { jobId: string; fence:
   if (mark !== 'j' || !isUuid(jobId) || fence === undefined || !/^\d{1,15}$/.test(fence)) return undefined;
   return { jobId, fence: Number(fence) };
 }
+
+/**
+ * Which deliveries no worker would find? A delivery is an entry of its own and its id in a list; a Redis that evicts keys may
+ * lose one of the two. An entry without its place has to go: adding it again would be refused as a repetition. One step,
+ * because several workers may repair at once.
+ * KEYS: the list of those that wait, the list of those that were taken. ARGV: what the keys of entries begin with, ids.
+ * Answers the ids to add again.
+ */
+const missingScript = `
+local listed = {}
+for _, list in ipairs(KEYS) do
+  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do listed[id] = true end
+end
+local missing = {}
+for index = 2, #ARGV do
+  local entry = ARGV[1] .. ARGV[index]
+  if redis.call('EXISTS', entry) == 0 then
+    missing[#missing + 1] = ARGV[index]
+  elseif not listed[ARGV[index]] then
+    redis.call('DEL', entry)
+    missing[#missing + 1] = ARGV[index]
+  end
+end
+return missing`;
 
 export function createDeliveries(options: { redis: Redis; prefix: string; log: Logger }): Deliveries {
   const { redis, prefix, log } = options;
@@ -76,16 +100,15 @@ export function createDeliveries(options: { redis: Redis; prefix: string; log: L
       }
     },
     async listMissing(deliveries) {
-      if (deliveries.length === 0) return [];
-      const pipeline = redis.pipeline();
-      for (const delivery of deliveries)
-        pipeline.exists(`${prefix}:${delivery.queue}:${deliveryId(delivery)}`);
-      const answers = await pipeline.exec();
-      return deliveries.filter((_, index) => {
-        const [err, count] = answers?.[index] ?? [new Error('Redis gave no answer.'), null];
-        if (err !== null) throw err;
-        return count === 0;
-      });
+      const missing: QueueDelivery[] = [];
+      for (const [name, group] of Map.groupBy(deliveries, (delivery) => delivery.queue)) {
+        const key = `${prefix}:${name}:`;
+        const ids = group.map(deliveryId);
+        const answer: unknown = await redis.eval(missingScript, 2, `${key}wait`, `${key}active`, key, ...ids);
+        const gone = new Set(Array.isArray(answer) ? answer : []);
+        missing.push(...group.filter((_, index) => gone.has(ids[index])));
+      }
+      return missing;
     },
     async wasForgotten() {
       await redis.set(epochKey, randomUUID(), 'NX');

@@ -14,7 +14,7 @@ import { parseLine, withSystem } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { expectOneRunEach } from './expect-jobs.ts';
 
-const losses: readonly { name: string; lose: (redis: OwnRedis) => Promise<void> }[] = [
+const losses: readonly { name: string; lose: (redis: OwnRedis) => Promise<unknown> }[] = [
   { name: 'F23: every job finishes once after FLUSHALL', lose: (redis) => command(redis.url, 'FLUSHALL') },
   {
     name: 'F24: every job finishes once after Redis was killed and came back with what was on its disk',
@@ -91,6 +91,21 @@ test.concurrent('F27: while Redis refuses writes jobs are accepted, workers stay
     await expectOneRunEach(system);
     expect(countErrors(worker)).toBeLessThan(stormMin);
   }));
+
+test.concurrent('deliveries that Redis holds in no list (it evicts keys, for example) are missing, and can be added again', () =>
+  withSystem({}, async ({ world }) =>
+    withDeliveries(world, async (deliveries) => {
+      const added = [0, 1].map((fence) => ({ jobId: uuidv7(), fence, queue: 'nobody' }));
+      const list = `${world.redisPrefix}:nobody:wait`;
+      await deliveries.add(added);
+      expect(await deliveries.listMissing(added)).toEqual([]);
+      await command(world.redisUrl, 'DEL', list);
+      expect(await deliveries.listMissing(added)).toEqual(added);
+      await deliveries.add(added);
+      expect(await command(world.redisUrl, 'LLEN', list)).toBe(2);
+      expect(await deliveries.listMissing(added)).toEqual([]);
+    }),
+  ));
 
 test.concurrent('F28: while Redis is full jobs are accepted and running ones finish, and the rest runs when there is room', () =>
   withSystem({ own: ['redis'] }, async (system, { redis }) => {
@@ -209,10 +224,10 @@ function countErrors({ lines }: ServiceProcess): number {
   return lines.filter((line) => parseLine(line)?.msg === 'worker error').length;
 }
 
-async function command(url: string, ...args: [string, ...string[]]): Promise<void> {
+async function command(url: string, ...args: [string, ...string[]]): Promise<unknown> {
   const redis = new Redis(url, { retryStrategy: () => null });
   try {
-    await redis.call(...args);
+    return await redis.call(...args);
   } finally {
     redis.disconnect();
   }
