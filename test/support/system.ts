@@ -25,7 +25,7 @@ import { createWorld } from './world.ts';
 
 // Each system is half a dozen processes: more at once would only take the processor from each other, and what a test
 // waits for is served by all of them.
-vi.setConfig({ maxConcurrency: 3, testTimeout: 240_000 });
+vi.setConfig({ maxConcurrency: 3 });
 
 type Env = Readonly<Record<string, string>>;
 
@@ -52,6 +52,8 @@ export interface System {
   finished(ids?: readonly string[]): Promise<TestJob[]>;
   startApi(env?: Env): Promise<ApiProcess>;
   startWorker(env?: Env): Promise<ServiceProcess>;
+  /** Done after everything else has ended and was checked. */
+  onEnd(cleanUp: () => unknown): void;
   /** A worker that is expected to die before it says that it is ready. */
   startUnreadyWorker(env?: Env): ServiceProcess;
 }
@@ -129,6 +131,7 @@ export async function withSystem<Own extends keyof Servers = never, Proxied exte
         openGate: () => writeFileSync(join(marks, gate), ''),
         closeGate: () => rmSync(join(marks, gate)),
         started: (ids) => waitUntilStarted(marks, ids),
+        onEnd: (cleanUp) => cleanUps.push(async () => void (await cleanUp())),
         finished: (ids) => Promise.all((ids ?? accepted).map((id) => client.finished(id))),
         startApi: async (more) => started('api', await startApi(world, { ...env, ...more })),
         startWorker: async (more) => started('worker', await startWorker(world, { ...env, ...more })),
