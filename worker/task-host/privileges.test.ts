@@ -53,8 +53,9 @@ describe.skipIf(obstacle !== undefined)(
 
     beforeAll(async () => {
       world = await createWorld();
-      chownSync(world.dataDir, serviceId, serviceId);
-      chmodSync(world.dataDir, 0o2771);
+      // As Kubernetes mounts a volume with fsGroup: closed to others, so the worker has to open a way for the hosts.
+      chownSync(world.dataDir, 0, serviceId);
+      chmodSync(world.dataDir, 0o2770);
       api = await startApi(world, {}, apiRights);
       worker = await startWorker(world, { WINDLASS_SLOTS: '1' }, workerRights);
       client = createClient(api.url);
@@ -85,6 +86,14 @@ describe.skipIf(obstacle !== undefined)(
           NoNewPrivs: '1',
         }),
       });
+    });
+
+    test('says what is in the way where it cannot let its tasks through to their directories', async () => {
+      const closed = await createWorld();
+      chownSync(closed.dataDir, serviceId, serviceId);
+      chmodSync(closed.dataDir, 0o2770);
+      await expect(startWorker(closed, {}, workerRights)).rejects.toThrow(`chmod o+x ${closed.dataDir}`);
+      await closed.dispose();
     });
 
     test('its tasks see nothing of the worker, of the storage and of each other', async () => {
