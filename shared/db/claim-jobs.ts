@@ -3,6 +3,7 @@
  * `queued` with exactly this fence is taken, and the fence grows by one. Whatever Redis repeats, delays or
  * invents, a delivery that does not match finds nothing, and the worker forgets it.
  */
+import { plainArray, textArray } from './array-literal.ts';
 import { createGroupCommit, type GroupCommit } from './group-commit.ts';
 import type { Db } from './pool.ts';
 
@@ -60,21 +61,14 @@ export function createClaimJobs(db: Db, worker: { id: string; tasks: readonly st
   });
 }
 
-// The second update puts back, for 5 s and with a new fence, what only a newer worker can run (F53).
 const claimSql = `
-WITH delivery AS (
-  SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS d(id, fence)
-), claimed AS (
+WITH claimed AS (
   UPDATE jobs j SET state = 'active', fence = j.fence + 1, worker_id = $3, started_at = now(), dispatched_at = NULL, progress = NULL
-  FROM delivery d
+  FROM unnest($1::uuid[], $2::bigint[]) AS d(id, fence)
   WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND j.task = ANY($4)
     AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.reaped_at IS NULL)
   RETURNING j.id, j.tenant_id, j.task, j.queue, j.fence, j.input, j.options, j.attempts_used, j.attempts_max, j.crashes,
     j.created_at, j.traceparent
-), put_back AS (
-  UPDATE jobs j SET state = 'scheduled', fence = j.fence + 1, dispatched_at = NULL, run_at = now() + interval '5 s'
-  FROM delivery d
-  WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND NOT (j.task = ANY($4))
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.active' FROM claimed
 )
@@ -83,6 +77,12 @@ SELECT claimed.*, (
     'sha256', encode(f.sha256, 'hex')))
   FROM job_inputs i JOIN files f ON f.id = i.file_id WHERE i.job_id = claimed.id) AS files
 FROM claimed`;
+
+// What only a newer worker can run waits 5 s for one, with a new fence and without an attempt used (F53).
+const putBackSql = `
+UPDATE jobs j SET state = 'scheduled', fence = j.fence + 1, dispatched_at = NULL, run_at = now() + interval '5 s'
+FROM unnest($1::uuid[], $2::bigint[]) AS d(id, fence)
+WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND NOT (j.task = ANY($3))`;
 
 interface ClaimedRow {
   id: string;
@@ -107,11 +107,18 @@ async function claim(
 ): Promise<(ClaimedJob | undefined)[]> {
   // In the order of the ids, so that groups of several workers lock rows in the same order.
   const ordered = deliveries.toSorted((a, b) => (a.jobId < b.jobId ? -1 : 1));
+  const ids = plainArray(ordered.map((item) => item.jobId));
+  const fences = plainArray(ordered.map((item) => item.fence));
+  const tasks = textArray(worker.tasks);
   const { rows } = await db.query<ClaimedRow>({
     name: 'claim-jobs',
     text: claimSql,
-    values: [ordered.map((item) => item.jobId), ordered.map((item) => item.fence), worker.id, worker.tasks],
+    values: [ids, fences, worker.id, tasks],
   });
+  // A statement of its own, because almost every group is claimed whole.
+  if (rows.length < deliveries.length) {
+    await db.query({ name: 'put-back-jobs', text: putBackSql, values: [ids, fences, tasks] });
+  }
   const byId = new Map(rows.map((row) => [row.id, row]));
   return deliveries.map((delivery) => {
     const row = byId.get(delivery.jobId);

@@ -1,0 +1,23 @@
+/**
+ * Arrays as Postgres reads them. Group commits send each column as one array parameter: `unnest` of typed arrays costs
+ * the server less than half of what `json_to_recordset` does, and these join faster than the driver's own conversion.
+ */
+
+/** Of values that need no quoting: uuids, numbers, names of states. */
+export function plainArray(values: readonly (string | number)[]): string {
+  return `{${values.join(',')}}`;
+}
+
+/** Of any text; null becomes NULL. */
+export function textArray(values: readonly (string | null)[]): string {
+  return `{${values.map(quote).join(',')}}`;
+}
+
+/** Of anything that JSON knows; undefined becomes NULL. */
+export function jsonArray(values: readonly unknown[]): string {
+  return textArray(values.map((value) => (value === undefined ? null : JSON.stringify(value))));
+}
+
+function quote(text: string | null): string {
+  return text === null ? 'NULL' : `"${text.replaceAll(/["\\]/g, '\\$&')}"`;
+}
