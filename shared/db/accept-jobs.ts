@@ -57,8 +57,12 @@ export type Acceptance =
 
 export type AcceptJobs = GroupCommit<NewJob, Acceptance>;
 
+/** While Postgres commits one group, the api answers the last one and gathers the next. */
+export const acceptFlightsMax = 2;
+
 export function createAcceptJobs(db: Db): AcceptJobs {
   return createGroupCommit<NewJob, Acceptance>({
+    flightsMax: acceptFlightsMax,
     flush: (jobs) => insertJobs(db, jobs),
     recover: (job, err) => findAccepted(db, job, err),
   });

@@ -26,6 +26,43 @@ test('what arrives while a flush is in flight goes together with the next one', 
   expect(flushed).toEqual([[1], [2, 3, 4]]);
 });
 
+test('a second flush starts only when as many wait as the first one carries', async () => {
+  const flushed: number[][] = [];
+  const releases: (() => void)[] = [];
+  const group = createGroupCommit<number, number>({
+    recover: noRecovery,
+    flightsMax: 2,
+    async flush(items) {
+      flushed.push([...items]);
+      await new Promise<void>((resolve) => releases.push(resolve));
+      return [...items];
+    },
+  });
+  const turn = () => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
+  const answers = [group.add(1), group.add(2)];
+  await turn();
+  answers.push(group.add(3));
+  await turn();
+  expect(flushed).toEqual([[1, 2]]);
+  answers.push(group.add(4));
+  await turn();
+  expect(flushed).toEqual([
+    [1, 2],
+    [3, 4],
+  ]);
+  answers.push(...[5, 6, 7, 8].map((item) => group.add(item)));
+  await turn();
+  expect(flushed).toHaveLength(2);
+  let isIdle = false;
+  const idle = group.idle().then(() => (isIdle = true));
+  for (const release of releases) release();
+  await turn();
+  expect([flushed.slice(2), isIdle]).toEqual([[[5, 6, 7, 8]], false]);
+  releases.at(-1)?.();
+  expect(await Promise.all(answers)).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+  await idle;
+});
+
 test('one bad row fails alone, and every other row of its group is written', async () => {
   const written: number[] = [];
   const group = createGroupCommit<number, string>({

@@ -2,7 +2,9 @@
  * Group commit: concurrent single-row writes become one multi-row statement.
  *
  * There is no timer. While a flush is in flight, what arrives gathers, and goes with the next one: an idle system
- * pays no delay, a busy one shares each round trip and each fsync among all that waited for it.
+ * pays no delay, a busy one shares each round trip and each fsync among all that waited for it. Where several flushes
+ * may be in flight, another one starts when as many items wait as are on their way: groups stay large, and neither
+ * this process nor the database waits for the other.
  *
  * How a flush may fail, and what each of its items is told:
  * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
@@ -34,26 +36,53 @@ export function createGroupCommit<Item, Result>(options: {
   flush: (items: readonly Item[]) => Promise<readonly Result[]>;
   /** After a lost connection: what became of this item? Rejects when that cannot be told. */
   recover: (item: Item, err: unknown) => Promise<Result>;
+  /** Most flushes at once. Default 1. */
+  flightsMax?: number;
   /** Most items in one flush. Default 500. */
   itemsMax?: number;
   /** Most items that may wait. Default 10,000. */
   pendingMax?: number;
 }): GroupCommit<Item, Result> {
-  const { flush, recover, itemsMax = 500, pendingMax = 10_000 } = options;
+  const { flush, recover, flightsMax = 1, itemsMax = 500, pendingMax = 10_000 } = options;
   let pending: Pending<Item, Result>[] = [];
-  let running: Promise<void> | undefined;
+  let flights = 0;
+  let itemsInFlight = 0;
+  let isScheduled = false;
+  let idleListeners: (() => void)[] = [];
 
-  async function run(): Promise<void> {
-    // One turn of the event loop lets everything that became ready in this tick share the first flush.
-    await new Promise<void>((resolve) => setImmediate(resolve));
-    while (pending.length > 0) {
-      const group = pending.slice(0, itemsMax);
-      pending = pending.slice(itemsMax);
-      await flushGroup(group);
-    }
-    running = undefined;
+  function isDue(): boolean {
+    if (pending.length === 0) return false;
+    return flights === 0 || (flights < flightsMax && pending.length >= itemsInFlight);
   }
 
+  function schedule(): void {
+    if (isScheduled || !isDue()) return;
+    isScheduled = true;
+    // One turn of the event loop lets everything that became ready in this tick share the flush.
+    setImmediate(() => {
+      isScheduled = false;
+      start();
+    });
+  }
+
+  function start(): void {
+    while (isDue()) {
+      const group = pending.slice(0, itemsMax);
+      pending = pending.slice(itemsMax);
+      flights += 1;
+      itemsInFlight += group.length;
+      void flushGroup(group).then(() => {
+        flights -= 1;
+        itemsInFlight -= group.length;
+        start();
+      });
+    }
+    if (flights > 0 || pending.length > 0) return;
+    for (const listener of idleListeners) listener();
+    idleListeners = [];
+  }
+
+  /** Answers every item of the group; never rejects. */
   async function flushGroup(group: readonly Pending<Item, Result>[], retries = 0): Promise<void> {
     let results: readonly Result[];
     try {
@@ -92,11 +121,12 @@ export function createGroupCommit<Item, Result>(options: {
       }
       return new Promise<Result>((resolve, reject) => {
         pending.push({ item, resolve, reject });
-        running ??= run();
+        schedule();
       });
     },
-    async idle() {
-      while (running !== undefined) await running;
+    idle() {
+      if (flights === 0 && pending.length === 0) return Promise.resolve();
+      return new Promise((resolve) => idleListeners.push(resolve));
     },
   };
 }
