@@ -5,11 +5,11 @@ import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
-import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
+import { acceptFlightsMax, createAcceptJobs } from '#shared/db/accept-jobs.ts';
 import { ensureQueues } from '#shared/db/feed-queues.ts';
 import { insertFirstKey } from '#shared/db/api-keys.ts';
 import { migrate } from '#shared/db/migrate.ts';
-import { createDb } from '#shared/db/pool.ts';
+import { createDb, createHotDb } from '#shared/db/pool.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
 import { createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
@@ -43,13 +43,17 @@ const loaded = await loadTasks(builtInTasks, config.WINDLASS_TASKS_DIR);
 const tasks = createTaskCatalog(loaded);
 
 await migrate(config.DATABASE_URL);
-const db = createDb({
+const database = {
   url: config.DATABASE_URL,
-  size: config.WINDLASS_DB_POOL,
   timeoutMs: config.WINDLASS_DB_TIMEOUT_MS,
   name: 'windlass-api',
+};
+const db = createDb({ ...database, size: config.WINDLASS_DB_POOL });
+// Its own connections, so that accepting never waits behind searches.
+const acceptDb = createHotDb({ ...database, size: acceptFlightsMax });
+lifecycle.onStop('postgres', async () => {
+  await Promise.all([db.end(), acceptDb.end()]);
 });
-lifecycle.onStop('postgres', () => db.end());
 await ensureQueues(db, [...new Set([...loaded.values()].map((task) => task.definition.queue))]);
 await makeFirstKey();
 
@@ -83,7 +87,7 @@ const app = createApp({
   db,
   storage,
   tasks,
-  accepts: createAcceptJobs(db),
+  accepts: createAcceptJobs(acceptDb),
   dispatcher,
   signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
   waiter,

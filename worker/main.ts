@@ -6,7 +6,7 @@ import { armCrashPoint } from '#shared/crash-point.ts';
 import { createClaimJobs } from '#shared/db/claim-jobs.ts';
 import { ensureQueues } from '#shared/db/feed-queues.ts';
 import { migrate } from '#shared/db/migrate.ts';
-import { createDb } from '#shared/db/pool.ts';
+import { createHotDb } from '#shared/db/pool.ts';
 import { createSettleRuns } from '#shared/db/settle-runs.ts';
 import { registerWorker, removeWorker } from '#shared/db/workers.ts';
 import { uuidv7 } from '#shared/ids.ts';
@@ -57,7 +57,7 @@ const slots = assignSlots(definitions, {
 const queues = Object.keys(slots.perQueue);
 
 await migrate(config.DATABASE_URL);
-const db = createDb({
+const db = createHotDb({
   url: config.DATABASE_URL,
   size: config.WINDLASS_DB_POOL,
   timeoutMs: config.WINDLASS_DB_TIMEOUT_MS,

@@ -1,0 +1,46 @@
+import { expect, test } from 'vitest';
+import { uuidv7 } from '#shared/ids.ts';
+import { createWorld } from '#test/support/world.ts';
+import { createClaimJobs } from './claim-jobs.ts';
+import { createHotDb } from './pool.ts';
+import { settleRuns } from './settle-runs.ts';
+import { registerWorker } from './workers.ts';
+
+test('a statement planned while the tables were empty reads no table from end to end when they are full', async () => {
+  const world = await createWorld();
+  const db = createHotDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+  const worker = { id: uuidv7(), host: 'h', pid: 1, version: '1', slots: {}, isolation: 'process' } as const;
+  await registerWorker(db, worker, 60_000);
+  // Now the planner believes that the tables hold nothing.
+  await db.query('VACUUM jobs, job_inputs, files');
+  const job = { jobId: uuidv7(), fence: 1 };
+  await createClaimJobs(db, { id: worker.id, tasks: ['t'] }).add(job);
+  const settlement = {
+    state: 'succeeded',
+    attemptsUsed: 1,
+    crashes: 0,
+    delayMs: 0,
+    error: undefined,
+    outcome: 'succeeded',
+  } as const;
+  await settleRuns(db, [{ ...job, settlement, result: null, outputs: [] }]);
+  await db.query(
+    `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms)
+     SELECT gen_random_uuid(), 'default', 't', 'q', 'queued', now(), now(), '{}', 3, 60000 FROM generate_series(1, 2000)`,
+  );
+  const claim = await explain(`"claim-jobs" ('{${job.jobId}}', '{1}', '${worker.id}', '{t}')`);
+  expect(claim).toContain('Index Scan using jobs_pkey on jobs');
+  expect(claim).not.toMatch(/Seq Scan on (jobs|job_inputs|files)/);
+  const settle = await explain(
+    `"settle-runs" ('{${job.jobId}}', '{1}', '{succeeded}', '{null}', '{null}', '{0}', '{1}', '{0}', '{succeeded}')`,
+  );
+  expect(settle).toContain('Index Scan using jobs_pkey on jobs');
+  expect(settle).not.toMatch(/Seq Scan on (jobs|job_inputs|files)/);
+  await db.end();
+  await world.dispose();
+
+  async function explain(execution: string): Promise<string> {
+    const { rows } = await db.query<{ 'QUERY PLAN': string }>(`EXPLAIN (COSTS off) EXECUTE ${execution}`);
+    return rows.map((row) => row['QUERY PLAN']).join('\n');
+  }
+});
