@@ -18,8 +18,18 @@ export function createSignalPublisher(options: { redis: Redis; prefix: string })
     if (redis.status === 'ready' && jobIds.length > 0)
       redis.publish(`${prefix}:${channel}`, jobIds.join(',')).catch(() => {});
   };
+  let ended: string[] = [];
   return {
-    ended: (jobIds) => publish('ended', jobIds),
+    // A group of runs is settled together, so their ends are announced together: one command instead of hundreds.
+    ended(jobIds) {
+      if (ended.length === 0) {
+        setImmediate(() => {
+          publish('ended', ended);
+          ended = [];
+        });
+      }
+      ended.push(...jobIds);
+    },
     cancel: (jobId) => publish('cancel', [jobId]),
   };
 }
