@@ -1,7 +1,7 @@
 /** How many jobs that do nothing one worker process finishes in a second, beside a bare BullMQ worker. */
 import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
-import { createDb } from '#shared/db/pool.ts';
+import { readDrainRate, waitUntilDrained, withDb } from '../drained.ts';
 import { insertWaitingJobs } from '../insert-jobs.ts';
 import { inTurns, runCount, type Bench, type Figure, type Measure } from '../measure.ts';
 import { startReference, startWorker } from '../processes.ts';
@@ -44,44 +44,18 @@ interface Size {
   readonly total: number;
 }
 
-async function drainOurs(world: BenchWorld, concurrency: number, { warmUp, total }: Size): Promise<number> {
+async function drainOurs(world: BenchWorld, concurrency: number, size: Size): Promise<number> {
   await world.empty();
-  const db = createDb({ url: world.databaseUrl, size: 2, timeoutMs: 5_000, name: 'bench' });
-  try {
-    await insertWaitingJobs(db, { task: 'test.noop', queue: 'noop', count: total });
+  return withDb(world, async (db) => {
+    await insertWaitingJobs(db, { task: 'test.noop', queue: 'noop', count: size.total });
     const worker = await startWorker(world, `noop:${concurrency}`);
     try {
       await waitUntilDrained(db);
     } finally {
       await worker.stop();
     }
-    // By the record itself: from the commit that ended the last job of the warm-up to the one that ended the last.
-    const { rows } = await db.query<{ seconds: number }>(
-      `SELECT extract(epoch FROM max(finished_at) - min(finished_at) FILTER (WHERE place >= $1))::float8 AS seconds
-       FROM (SELECT finished_at, row_number() OVER (ORDER BY finished_at) AS place FROM jobs WHERE state = 'succeeded') AS ended
-       HAVING count(*) = $2`,
-      [warmUp, total],
-    );
-    if (rows[0] === undefined) throw new Error('Not every job succeeded.');
-    return (total - warmUp) / rows[0].seconds;
-  } finally {
-    await db.end();
-  }
-}
-
-async function waitUntilDrained(db: ReturnType<typeof createDb>): Promise<void> {
-  const deadline = performance.now() + 120_000;
-  for (;;) {
-    // Three index probes: watching costs the watched nothing that could be seen.
-    const { rows } = await db.query<{ is_drained: boolean }>(
-      `SELECT NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND dispatched_at IS NULL)
-          AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'queued' AND dispatched_at IS NOT NULL)
-          AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'active') AS is_drained`,
-    );
-    if (rows[0]?.is_drained === true) return;
-    if (performance.now() > deadline) throw new Error('The jobs were not drained within two minutes.');
-    await new Promise((resolve) => setTimeout(resolve, 250));
-  }
+    return readDrainRate(db, size);
+  });
 }
 
 async function drainReference(
