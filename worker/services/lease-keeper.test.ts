@@ -1,0 +1,51 @@
+import { Client } from 'pg';
+import { expect, onTestFinished, test } from 'vitest';
+import { createDb } from '#shared/db/pool.ts';
+import { registerWorker } from '#shared/db/workers.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import { createLogger } from '#shared/log.ts';
+import { waitFor } from '#test/support/wait-for.ts';
+import { createWorld } from '#test/support/world.ts';
+import { createRuns } from '../runs.ts';
+import { createLeaseKeeper } from './lease-keeper.ts';
+
+test('nobody is judged before renewals have worked for a whole lease, nor after one whose answer took long', async () => {
+  const { keeper, holder, leaseMs } = await setup();
+  const startedAt = Date.now();
+  keeper.start();
+  const deadBefore = await waitFor(() => keeper.deadBefore(), { what: 'renewals to be steady' });
+  expect(deadBefore.getTime()).toBeGreaterThanOrEqual(startedAt + leaseMs - 100);
+  // Postgres stands still: the renewal that is under way is answered after everybody's lease has ended.
+  await holder.query('BEGIN');
+  await holder.query('LOCK TABLE workers IN ACCESS EXCLUSIVE MODE');
+  await waitFor(() => (keeper.silentMs() > 3_000 ? true : undefined), { what: 'the silence' });
+  await holder.query('ROLLBACK');
+  await waitFor(() => (keeper.deadBefore() === undefined ? true : undefined), { what: 'the keeper to judge nobody' });
+  const again = await waitFor(() => keeper.deadBefore(), { what: 'renewals to be steady again' });
+  expect(again.getTime()).toBeGreaterThanOrEqual(deadBefore.getTime() + 3_000);
+});
+
+async function setup() {
+  const leaseMs = 2_000;
+  const world = await createWorld();
+  const db = createDb({ url: world.databaseUrl, size: 2, timeoutMs: 10_000, name: 'lease-keeper-test' });
+  const holder = new Client({ connectionString: world.databaseUrl });
+  await holder.connect();
+  const workerId = uuidv7();
+  await registerWorker(db, { id: workerId, host: 'here', pid: 1, version: '0', slots: {}, isolation: 'process' }, leaseMs);
+  const keeper = createLeaseKeeper({
+    db,
+    workerId,
+    leaseMs,
+    runs: createRuns(),
+    onDead: () => expect.fail('Nobody else is there to declare it dead.'),
+    log: createLogger({ service: 'test', level: 'silent' }),
+  });
+  onTestFinished(async () => {
+    await keeper.stop();
+    await holder.end();
+    await db.end();
+    await world.dispose();
+  });
+  return { keeper, holder, leaseMs };
+}
