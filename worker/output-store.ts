@@ -38,6 +38,7 @@ export interface OutputStore {
 }
 
 const fileNameBytesMax = 255;
+const readBytesMax = 1024 * 1024;
 
 export function createOutputStore(options: {
   db: Db;
@@ -98,13 +99,14 @@ export function createOutputStore(options: {
     const stored: StoredOutput[] = [];
     try {
       for (const file of declared) {
-        const { handle } = await openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
+        const { handle, sizeBytes } = await openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
           throw new AppError(
             'task-output',
             `The output file "${cleanName(file.name)}" cannot be taken: ${describeOpenError(err)}.`,
           );
         });
-        const source = handle.createReadStream({ highWaterMark: 1024 * 1024 });
+        // Each read allocates this much, however little there is to read.
+        const source = handle.createReadStream({ highWaterMark: Math.min(readBytesMax, sizeBytes + 1) });
         stored.push({
           id: file.id,
           ...(await storage.put(file.id, source, { sizeBytesMax: limits.fileBytesMax, signal })),
