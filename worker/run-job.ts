@@ -51,7 +51,8 @@ export interface RunJobDeps {
   readonly log: Logger;
 }
 
-const snoozeMsMin = 100;
+/** A handler that asks for less would run again and again without using an attempt. */
+const snoozeMsMin = 1_000;
 const snoozeMsMax = 7 * 86_400_000;
 
 export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<void> {

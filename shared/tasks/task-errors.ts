@@ -8,7 +8,7 @@ export class InvalidInputError extends Error {
   override name = 'InvalidInputError';
 }
 
-/** Something needed is busy or down: run again in `delayMs`, without using an attempt. */
+/** Something needed is busy or down: run again in `delayMs` (1 s to 7 days), without using an attempt. */
 export class NotNowError extends Error {
   override name = 'NotNowError';
   readonly delayMs: number;
