@@ -107,7 +107,9 @@ test('it stops although nobody reads its log any more', async () => {
 });
 
 test('it stops after an uncaught error, too, when nobody reads its log any more', async () => {
-  const run = start(`process.once('message', () => setTimeout(() => { log.info('one line is on its way'); throw new Error('oops'); }));`);
+  const run = start(
+    `process.once('message', () => setTimeout(() => { log.info('one line is on its way'); throw new Error('oops'); }));`,
+  );
   await run.ready();
   const exited = once(run.child, 'exit');
   run.child.stdout?.destroy();

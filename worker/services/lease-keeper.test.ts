@@ -20,7 +20,9 @@ test('nobody is judged before renewals have worked for a whole lease, nor after 
   await holder.query('LOCK TABLE workers IN ACCESS EXCLUSIVE MODE');
   await waitFor(() => (keeper.silentMs() > 3_000 ? true : undefined), { what: 'the silence' });
   await holder.query('ROLLBACK');
-  await waitFor(() => (keeper.deadBefore() === undefined ? true : undefined), { what: 'the keeper to judge nobody' });
+  await waitFor(() => (keeper.deadBefore() === undefined ? true : undefined), {
+    what: 'the keeper to judge nobody',
+  });
   const again = await waitFor(() => keeper.deadBefore(), { what: 'renewals to be steady again' });
   expect(again.getTime()).toBeGreaterThanOrEqual(deadBefore.getTime() + 3_000);
 });
@@ -32,7 +34,11 @@ async function setup() {
   const holder = new Client({ connectionString: world.databaseUrl });
   await holder.connect();
   const workerId = uuidv7();
-  await registerWorker(db, { id: workerId, host: 'here', pid: 1, version: '0', slots: {}, isolation: 'process' }, leaseMs);
+  await registerWorker(
+    db,
+    { id: workerId, host: 'here', pid: 1, version: '0', slots: {}, isolation: 'process' },
+    leaseMs,
+  );
   const keeper = createLeaseKeeper({
     db,
     workerId,

@@ -17,6 +17,9 @@ test('processes of dead workers are killed; those of living ones, and of workers
   killOrphansOfDeadWorkers();
   const orphan = children.find(({ name }) => name === 'dead')?.child;
   await once(orphan ?? expect.fail(), 'exit');
-  expect(children.filter(({ child }) => isAlive(child.pid ?? 0)).map(({ name }) => name)).toEqual(['own', 'elsewhere']);
+  expect(children.filter(({ child }) => isAlive(child.pid ?? 0)).map(({ name }) => name)).toEqual([
+    'own',
+    'elsewhere',
+  ]);
   for (const { child } of children) child.kill('SIGKILL');
 });
