@@ -5,6 +5,8 @@ export interface Bench {
   readonly servers: BenchServers;
   /** Fewer and shorter runs: to see that everything works, not to publish. */
   readonly isQuick: boolean;
+  /** How often ours and the reference are run, in turns. */
+  readonly runs: number;
   log(line: string): void;
 }
 
@@ -28,9 +30,8 @@ export interface Figure {
 /** Bounds of the ratio to the reference when there is one, else of our own figure. */
 export type Reach = { readonly atLeast: number } | { readonly atMost: number };
 
-/** How often ours and the reference are run, in turns. */
 export function runCount(bench: Bench): number {
-  return bench.isQuick ? 1 : 5;
+  return bench.isQuick ? 1 : bench.runs;
 }
 
 /** Runs ours and the reference in turns, so that whatever else the machine does hits both. */

@@ -6,7 +6,7 @@ import { isReached, median, ratioOf, type Figure } from './measure.ts';
 
 export interface Report {
   readonly date: string;
-  readonly isQuick: boolean;
+  readonly runs: number;
   readonly versions: Readonly<Record<string, string>>;
   readonly figures: readonly Figure[];
 }
@@ -54,7 +54,7 @@ export function writeReport(dir: string, report: Report): string {
     '',
     renderTable(report.figures),
     '',
-    'Medians of five runs; ours and the reference in turns, ratio = median of the ratios of neighbours. `npm run bench` repeats it.',
+    `Medians of ${report.runs} runs; ours and the reference in turns, ratio = median of the ratios of neighbours. \`npm run bench\` repeats it.`,
     '',
   ];
   const file = join(dir, 'latest.md');

@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- names of measures] [--quick]`: measures the service on this machine, each figure beside a reference
+ * `npm run bench [-- names of measures] [--quick] [--runs 5]`: measures the service on this machine, each figure beside a reference
  * of the same minute. Results of a full run are written to bench/results/.
  */
 import { fileURLToPath } from 'node:url';
@@ -11,7 +11,7 @@ import { startServers } from '../bench/servers.ts';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false } },
+  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string', default: '5' } },
 });
 const unknown = positionals.filter((name) => !measures.some((measure) => measure.name === name));
 if (unknown.length > 0) {
@@ -20,6 +20,7 @@ if (unknown.length > 0) {
   );
   process.exit(1);
 }
+const runs = Math.max(1, Number(values.runs) || 5);
 const chosen = measures.filter((measure) => positionals.length === 0 || positionals.includes(measure.name));
 const log = (line: string) => void process.stderr.write(`${line}\n`);
 
@@ -28,7 +29,8 @@ const servers = await startServers();
 process.once('SIGINT', () => void servers.stop().finally(() => process.exit(130)));
 const figures: Figure[] = [];
 try {
-  for (const measure of chosen) figures.push(...(await measure.run({ servers, isQuick: values.quick, log })));
+  for (const measure of chosen)
+    figures.push(...(await measure.run({ servers, isQuick: values.quick, runs, log })));
 } finally {
   await servers.stop();
 }
@@ -36,7 +38,7 @@ process.stdout.write(`${renderTable(figures)}\n`);
 if (chosen.length === measures.length && !values.quick) {
   const file = writeReport(fileURLToPath(new URL('../bench/results/', import.meta.url)), {
     date: new Date().toISOString().slice(0, 10),
-    isQuick: values.quick,
+    runs,
     versions: { node: process.versions.node, ...servers.versions },
     figures,
   });

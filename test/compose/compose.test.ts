@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
 import { createClient } from '#test/support/service.ts';
 import { waitFor } from '#test/support/wait-for.ts';
-import { findCompose, findEngineProblem, hasImage, namedImages, root, run } from './docker.ts';
+import { findCompose, findEngineProblem, hasBuildKit, hasImage, namedImages, root, run } from './docker.ts';
 import { createProject, type Project } from './project.ts';
 
 const deadlineMs = 900_000;
@@ -21,6 +21,7 @@ if (obstacle !== undefined) console.warn(`The tests of docker-compose.yml are sk
 function findObstacle(): string | undefined {
   const engine = findEngineProblem();
   if (engine !== undefined) return engine;
+  if (!hasBuildKit()) return 'this docker program has no BuildKit: install buildx';
   if (compose.length === 0) return 'neither `docker compose` nor `docker-compose` works';
   const missing = namedImages().filter((image) => !hasImage(image));
   return missing.length === 0 ? undefined : `images are missing: docker pull ${missing.join(' ')}`;

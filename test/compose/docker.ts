@@ -69,6 +69,13 @@ export function findCompose(): readonly string[] | undefined {
   );
 }
 
+/** Built in up to Docker 22, the plugin buildx from 23 on: the Dockerfiles need it. */
+export function hasBuildKit(): boolean {
+  if (spawnSync('docker', ['buildx', 'version'], { timeout: 10_000 }).status === 0) return true;
+  const { stdout } = spawnSync('docker', ['--version'], { encoding: 'utf8', timeout: 10_000 });
+  return Number(/version (\d+)/.exec(stdout)?.[1] ?? 99) < 23;
+}
+
 export function hasImage(name: string): boolean {
   return spawnSync('docker', ['image', 'inspect', name], { timeout: 10_000 }).status === 0;
 }
