@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
@@ -31,28 +32,6 @@ afterEach(async () => {
   await db.end();
   await world.dispose();
 });
-
-function newJob(fields: Partial<NewJob> = {}): NewJob {
-  return {
-    id: uuidv7(),
-    tenantId: 'default',
-    task: 't',
-    queue: 'q',
-    priority: 0,
-    delayMs: 0,
-    runAt: null,
-    input: {},
-    options: {},
-    tags: [],
-    attemptsMax: 3,
-    retentionMs: 60_000,
-    traceparent: null,
-    inputFiles: [],
-    newFiles: [],
-    idempotency: null,
-    ...fields,
-  };
-}
 
 const succeeded: Settlement = {
   state: 'succeeded',

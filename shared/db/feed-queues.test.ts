@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
@@ -29,28 +30,6 @@ const setWindow = (slots: number) =>
     { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: slots }, isolation: 'process' },
     60_000,
   );
-
-function newJob(fields: Partial<NewJob> = {}): NewJob {
-  return {
-    id: uuidv7(),
-    tenantId: 'default',
-    task: 't',
-    queue: 'q',
-    priority: 0,
-    delayMs: 0,
-    runAt: null,
-    input: {},
-    options: {},
-    tags: [],
-    attemptsMax: 3,
-    retentionMs: 60_000,
-    traceparent: null,
-    inputFiles: [],
-    newFiles: [],
-    idempotency: null,
-    ...fields,
-  };
-}
 
 /** Accepts without dispatching: a full window of size 0 does not exist, so a paused queue keeps rows back. */
 async function acceptWaiting(jobs: readonly NewJob[]): Promise<string[]> {

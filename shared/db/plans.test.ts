@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
+import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
@@ -85,25 +86,4 @@ async function countSequentialScans(): Promise<Record<string, number>> {
     `SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname IN ('jobs', 'files')`,
   );
   return Object.fromEntries(rows.map((row) => [row.relname, row.seq_scan]));
-}
-
-function newJob() {
-  return {
-    id: uuidv7(),
-    tenantId: 'default',
-    task: 't',
-    queue: 'q',
-    priority: 0,
-    delayMs: 0,
-    runAt: null,
-    input: {},
-    options: {},
-    tags: [],
-    attemptsMax: 1,
-    retentionMs: 86_400_000,
-    traceparent: null,
-    inputFiles: [],
-    newFiles: [],
-    idempotency: null,
-  };
 }
