@@ -59,10 +59,10 @@ await makeFirstKey();
 
 const redis = createProducerConnection(config.REDIS_URL, log);
 const subscriber = createSubscriberConnection(config.REDIS_URL, log);
-const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX, log });
-lifecycle.onStop('redis', async () => {
+const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX });
+lifecycle.onStop('redis', () => {
   subscriber.disconnect();
-  await deliveries.close();
+  deliveries.close();
 });
 const waiter = createJobWaiter({ db });
 // Not awaited: the api starts, and accepts, without Redis.

@@ -73,7 +73,7 @@ lifecycle.onStop('redis', () => {
   subscriber.disconnect();
 });
 await checkRedis(redis, log);
-const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX, log });
+const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX });
 const signals = createSignalPublisher({ redis, prefix: config.REDIS_PREFIX });
 
 const dataDir = resolve(config.WINDLASS_DATA_DIR);

@@ -5,7 +5,7 @@ import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
-import { createDb, type Db } from './pool.ts';
+import { createDb, createHotDb, type Db } from './pool.ts';
 import { deletePurgedJobs, prunePendingFiles, purgeJobs } from './retention.ts';
 import { createSettleRuns } from './settle-runs.ts';
 import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
@@ -62,6 +62,31 @@ test('what every job and every second costs is found by an index, also when the 
 
   expect(await countSequentialScans()).toEqual(before);
 });
+
+test('feeding a few of many waiting jobs reads a few, also before anybody has analyzed the table', async () => {
+  const hot = createHotDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+  try {
+    await ensureQueues(db, ['q']);
+    await db.query(
+      `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms)
+       SELECT gen_random_uuid(), 'default', 't', 'q', 'queued', now(), now(), '{}', 1, 1 FROM generate_series(1, 20000)`,
+    );
+    const before = await countEntriesRead(hot);
+    // No live worker: the window is 1.
+    expect((await feedQueues(hot, ['q'])).deliveries).toHaveLength(1);
+    expect((await countEntriesRead(hot)) - before).toBeLessThan(100);
+  } finally {
+    await hot.end();
+  }
+});
+
+async function countEntriesRead(hot: Db): Promise<number> {
+  await hot.query('SELECT pg_stat_force_next_flush()');
+  const { rows } = await hot.query<{ read: number }>(
+    `SELECT sum(idx_tup_read) AS read FROM pg_stat_user_indexes WHERE relname = 'jobs'`,
+  );
+  return Number(rows[0]?.read);
+}
 
 /** Finished jobs and files, of which the statistics say that a third still waits. */
 async function insertBacklogThatIsGone(): Promise<void> {

@@ -3,12 +3,11 @@
  * retries, gone when it was taken. All of it can be made again from Postgres, and adding one that exists is a
  * no-op, so every function here may fail or be repeated without harm.
  */
-import { Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { randomUUID } from 'node:crypto';
 import type { QueueDelivery } from '../db/feed-queues.ts';
 import { isUuid } from '../ids.ts';
-import type { Logger } from '../log.ts';
+import { addScript, entryOptions, missingScript } from './delivery-scripts.ts';
 
 export interface Deliveries {
   /** Adds them all. @throws when Redis is away or refuses (read-only, out of memory). */
@@ -19,7 +18,7 @@ export interface Deliveries {
   wasForgotten(): Promise<boolean>;
   /** Deliveries of a queue that no worker has taken. */
   countWaiting(queue: string): Promise<number>;
-  close(): Promise<void>;
+  close(): void;
 }
 
 export function deliveryId(delivery: { jobId: string; fence: number }): string {
@@ -33,70 +32,24 @@ export function parseDeliveryId(id: string | undefined): { jobId: string; fence:
   return { jobId, fence: Number(fence) };
 }
 
-/**
- * Which deliveries no worker would find? A delivery is an entry of its own and its id in a list; a Redis that evicts keys may
- * lose one of the two. An entry without its place has to go: adding it again would be refused as a repetition. One step,
- * because several workers may repair at once.
- * KEYS: the list of those that wait, the list of those that were taken. ARGV: what the keys of entries begin with, ids.
- * Answers the ids to add again.
- */
-const missingScript = `
-local listed = {}
-for _, list in ipairs(KEYS) do
-  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do listed[id] = true end
-end
-local missing = {}
-for index = 2, #ARGV do
-  local entry = ARGV[1] .. ARGV[index]
-  if redis.call('EXISTS', entry) == 0 then
-    missing[#missing + 1] = ARGV[index]
-  elseif not listed[ARGV[index]] then
-    redis.call('DEL', entry)
-    missing[#missing + 1] = ARGV[index]
-  end
-end
-return missing`;
+/** More in one call would keep Redis from everything else for too long. */
+const addMax = 250;
 
-export function createDeliveries(options: { redis: Redis; prefix: string; log: Logger }): Deliveries {
-  const { redis, prefix, log } = options;
-  const queues = new Map<string, Queue>();
+export function createDeliveries(options: { redis: Redis; prefix: string }): Deliveries {
+  const { redis, prefix } = options;
   const epochKey = `${prefix}:epoch`;
   let epoch: string | undefined;
 
-  // A BullMQ Queue whose first contact with Redis failed stays broken for ever, so one is only made on a connection
-  // that is ready, and thrown away when its first contact failed all the same.
-  async function queueOf(name: string): Promise<Queue> {
-    const known = queues.get(name);
-    if (known !== undefined) return known;
-    if (redis.status !== 'ready') throw new Error(`Redis is ${redis.status}.`);
-    const queue = new Queue(name, {
-      connection: redis,
-      prefix,
-      skipVersionCheck: true,
-      streams: { events: { maxLen: 100 } },
-    });
-    queue.on('error', (err) => log.debug({ queue: name, err: err.message }, 'queue error'));
-    queues.set(name, queue);
-    try {
-      await queue.waitUntilReady();
-    } catch (err) {
-      queues.delete(name);
-      throw err;
-    }
-    return queue;
-  }
-
   return {
     async add(deliveries) {
+      // What is sent to a connection that is not there fails at once; nothing is gained by sending the rest.
       for (const [name, group] of Map.groupBy(deliveries, (delivery) => delivery.queue)) {
-        const queue = await queueOf(name);
-        await queue.addBulk(
-          group.map((delivery) => ({
-            name: 'd',
-            data: {},
-            opts: { jobId: deliveryId(delivery), attempts: 1, removeOnComplete: true, removeOnFail: true },
-          })),
-        );
+        const key = `${prefix}:${name}:`;
+        for (let start = 0; start < group.length; start += addMax) {
+          const ids = group.slice(start, start + addMax).map(deliveryId);
+          const keys = [`${key}wait`, `${key}meta`, `${key}marker`];
+          await redis.eval(addScript, keys.length, ...keys, key, Date.now(), entryOptions, ...ids);
+        }
       }
     },
     async listMissing(deliveries) {
@@ -117,12 +70,8 @@ export function createDeliveries(options: { redis: Redis; prefix: string; log: L
       epoch = current;
       return isNew;
     },
-    async countWaiting(name) {
-      const queue = await queueOf(name);
-      return queue.getWaitingCount();
-    },
-    async close() {
-      await Promise.all([...queues.values()].map((queue) => queue.close().catch(() => {})));
+    countWaiting: (name) => redis.llen(`${prefix}:${name}:wait`),
+    close() {
       redis.disconnect();
     },
   };

@@ -251,11 +251,11 @@ async function withDeliveries(
   const log = createLogger({ service: 'test', level: 'silent' });
   const redis = createProducerConnection(world.redisUrl, log);
   await waitFor(() => (redis.status === 'ready' ? true : undefined), { what: 'the connection' });
-  const deliveries = createDeliveries({ redis, prefix: world.redisPrefix, log });
+  const deliveries = createDeliveries({ redis, prefix: world.redisPrefix });
   try {
     await work(deliveries);
   } finally {
-    await deliveries.close();
+    deliveries.close();
   }
 }
 

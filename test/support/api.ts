@@ -58,7 +58,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
   const db = createDb({ url: world.databaseUrl, size: 4, timeoutMs: 5_000, name: 'test-api' });
   await ensureQueues(db, [...new Set([...loaded.values()].map((task) => task.definition.queue))]);
   const redis = createProducerConnection(config.REDIS_URL, log);
-  const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX, log });
+  const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX });
   const dispatcher = createDispatcher({ deliveries, log });
   const waiter = createJobWaiter({ db });
   const backlog = createBacklog({ db, max: config.WINDLASS_BACKLOG_MAX });
@@ -107,7 +107,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
       server.close();
       server.closeAllConnections();
       await dispatcher.idle();
-      await deliveries.close();
+      deliveries.close();
       await db.end();
       await world.dispose();
     },
