@@ -17,20 +17,32 @@ export function createLogger(options: { service: string; level: string }): Logge
       level: options.level,
       base: { service: options.service, pid: process.pid },
       timestamp: pino.stdTimeFunctions.isoTime,
-      redact: {
-        paths: [
-          'authorization',
-          '*.authorization',
-          'cookie',
-          '*.cookie',
-          'key',
-          '*.key',
-          'password',
-          '*.password',
-        ],
-        censor: '[redacted]',
-      },
+      formatters: { log: redact },
     },
     destination,
   );
+}
+
+const secretNames = new Set(['authorization', 'cookie', 'key', 'password']);
+
+/**
+ * Hides fields with the names of secrets, at the top and one level below. pino's own redaction, which knows any path, took
+ * a third of the time of a line.
+ */
+function redact(fields: Record<string, unknown>): Record<string, unknown> {
+  let shown = fields;
+  for (const [name, value] of Object.entries(fields)) {
+    const safe = secretNames.has(name) ? '[redacted]' : redactInside(value);
+    if (safe !== value) shown = { ...shown, [name]: safe };
+  }
+  return shown;
+}
+
+/** Errors are left to pino's serializer, which shows their message, stack and code. */
+function redactInside(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || value instanceof Error)
+    return value;
+  const hidden = Object.keys(value).filter((name) => secretNames.has(name));
+  if (hidden.length === 0) return value;
+  return { ...value, ...Object.fromEntries(hidden.map((name) => [name, '[redacted]'])) };
 }

@@ -17,6 +17,7 @@ export function createExecuteInHost(options: {
   const { pool, storage, outputStore } = options;
   return async (job, task, run, reports) => {
     const host = await pool.acquire(job.tenantId);
+    const cleared = Promise.withResolvers<void>();
     let dir: RunDir | undefined;
     try {
       const runDir = await createRunDir(host.dir, `${job.id}-${job.fence}`, host.uid);
@@ -44,6 +45,8 @@ export function createExecuteInHost(options: {
         },
         { signal: run.signal, onProgress: reports.progress, onLog: reports.log },
       );
+      // It may run the tenant's next job while the files of this one are stored.
+      pool.release(host, cleared.promise);
       return {
         end,
         collect: async () =>
@@ -56,13 +59,14 @@ export function createExecuteInHost(options: {
             signal: run.signal,
           }),
         async dispose() {
-          await clear(host, runDir);
-          pool.release(host);
+          await clear(pool, host, runDir);
+          cleared.resolve();
         },
       };
     } catch (err) {
-      if (dir !== undefined) await clear(host, dir);
-      pool.release(host);
+      pool.release(host, cleared.promise);
+      if (dir !== undefined) await clear(pool, host, dir);
+      cleared.resolve();
       throw err;
     }
   };
@@ -71,6 +75,6 @@ export function createExecuteInHost(options: {
 const clearMs = 10_000;
 
 /** A host that still writes although its run has ended is not to be trusted with another one. */
-async function clear(host: TaskHost, runDir: RunDir): Promise<void> {
-  if (!(await removeTree(runDir.dir, { deadlineMs: clearMs }))) await host.kill();
+async function clear(pool: HostPool, host: TaskHost, runDir: RunDir): Promise<void> {
+  if (!(await removeTree(runDir.dir, { deadlineMs: clearMs }))) pool.retire(host);
 }

@@ -50,7 +50,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     files: [stored, missing].map((id) => ({ id, name: 'f', mediaType: 'text/plain', sizeBytes, sha256 })),
   };
   const run = createRuns().start({ jobId: job.id, fence: 1, task: job.task });
-  const reports = { progress: () => {}, log: () => {}, flush: async () => {} };
+  const reports = { progress: () => {}, log: () => {}, dropProgress: () => {}, flush: async () => {} };
   await expect(execute(job, { definition, handlerUrl: undefined }, run, reports)).rejects.toThrow(
     StoredFileMissingError,
   );

@@ -11,6 +11,8 @@ import { cleanText } from '#shared/domain/text.ts';
 export interface JobReports {
   progress(percent: number, message: string | undefined): void;
   log(message: string): void;
+  /** Forgets the progress that was not written yet. */
+  dropProgress(): void;
   /** Writes what has gathered. */
   flush(): Promise<void>;
 }
@@ -34,6 +36,7 @@ export function createReports(options: { db: Db; job: ClaimedJob; logLinesMax: n
   function flush(): Promise<void> {
     clearTimeout(timer);
     timer = undefined;
+    if (progress === undefined && lines.length === 0) return flushing;
     const newest = progress;
     const batch = lines;
     progress = undefined;
@@ -64,6 +67,9 @@ export function createReports(options: { db: Db; job: ClaimedJob; logLinesMax: n
       lines.push({ line: lineCount, at: new Date(), message: text });
       lineCount += 1;
       schedule();
+    },
+    dropProgress() {
+      progress = undefined;
     },
     flush,
   };

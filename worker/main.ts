@@ -176,6 +176,7 @@ const runJob = createRunJob({
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,
   signals,
+  endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
   log,
 });
 
@@ -238,10 +239,13 @@ log.info(
 );
 process.send?.({ ready: true });
 
-/** Deliveries count, not runs: one whose claim is under way becomes a run in a moment. */
+/** Deliveries count as well as runs: one whose claim is under way becomes a run in a moment. */
 async function waitUntilIdle(deadlineMs: number, meanwhile?: () => void): Promise<void> {
   const until = performance.now() + deadlineMs;
-  while (consumers.some((consumer) => consumer.busy() > 0) && performance.now() < until) {
+  while (
+    (consumers.some((consumer) => consumer.busy() > 0) || runs.list().length > 0) &&
+    performance.now() < until
+  ) {
     meanwhile?.();
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

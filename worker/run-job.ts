@@ -1,7 +1,10 @@
 /**
  * One job, from its delivery to its end, as named steps:
  *
- *   claim → prepare → execute → interpret → store outputs → settle → announce
+ *   claim → execute → interpret ┊ store outputs → settle → announce
+ *
+ * At the ┊ the handler has ended: the slot is free, and BullMQ is told so, while the rest waits for disks. The delivery has
+ * no meaning any more since the claim was committed; should this worker die now, the reaper finds the active row.
  *
  * Nothing before `settle` changes what a client sees except progress and logs, and `settle` is one guarded
  * transaction. A worker may die between any two steps; the crash points name them for the fault tests.
@@ -27,7 +30,7 @@ export interface Execution {
   readonly end: HostEnd;
   /** Reads the result and stores the output files. Only called after `returned`. */
   collect(): Promise<{ result: unknown; outputs: readonly StoredOutput[] }>;
-  /** Cleans up; called after the run was settled. */
+  /** Cleans up; called when the outputs were stored. */
   dispose(): Promise<void>;
 }
 
@@ -48,6 +51,8 @@ export interface RunJobDeps {
   readonly createReports: (job: ClaimedJob) => JobReports;
   readonly outputStore: OutputStore;
   readonly signals: SignalPublisher;
+  /** Runs that may be storing and settling without holding a slot; further ones keep theirs until one has ended. */
+  readonly endingMax: number;
   readonly log: Logger;
 }
 
@@ -55,7 +60,9 @@ export interface RunJobDeps {
 const snoozeMsMin = 1_000;
 const snoozeMsMax = 7 * 86_400_000;
 
+/** Resolves when the slot is free for another job. `runs` lists the run until its end was written. */
 export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<void> {
+  const ending = new Set<Promise<void>>();
   return async (delivery) => {
     crashPoint('run.before-claim');
     const job = await deps.claims.add(delivery);
@@ -66,60 +73,92 @@ export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<
     // The claim names the tasks that this worker knows.
     if (task === undefined) throw new Error(`Claimed a job of the unknown task "${job.task}".`);
     const run = deps.runs.start({ jobId: job.id, fence: job.fence, task: job.task });
-    try {
-      await runClaimed(deps, job, task, run);
-    } finally {
-      deps.runs.end(run);
-    }
+    const executed = await execute(deps, job, task, run);
+    const ended = end(deps, executed)
+      .catch((err: unknown) =>
+        deps.log.error({ jobId: job.id, err }, 'the end of a run could not be written'),
+      )
+      .finally(() => {
+        deps.runs.end(run);
+        ending.delete(ended);
+      });
+    ending.add(ended);
+    while (ending.size > deps.endingMax) await Promise.race(ending);
   };
 }
 
-async function runClaimed(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Promise<void> {
+/** A run whose handler has ended. */
+interface Executed {
+  readonly job: ClaimedJob;
+  readonly task: LoadedTask;
+  readonly run: Run;
+  readonly reports: JobReports;
+  /** Undefined when it could not even begin. */
+  readonly execution: Execution | undefined;
+  /** Undefined when the job is another run's by now. */
+  readonly outcome: RunOutcome | undefined;
+  /** The time limit of the attempt, which goes on while outputs are stored. */
+  readonly limit: NodeJS.Timeout;
+}
+
+async function execute(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Promise<Executed> {
   const { definition } = task;
   const reports = deps.createReports(job);
-  const execute = definition.isolation === 'inline' ? deps.executeInline : deps.executeInHost;
+  const executeTask = definition.isolation === 'inline' ? deps.executeInline : deps.executeInHost;
   const limit = setTimeout(() => run.stop('timeout'), job.options.timeoutMs ?? definition.timeoutMs.default);
-
-  let execution: Execution | undefined;
-  let outcome: RunOutcome | undefined;
-  let outputs: readonly StoredOutput[] = [];
+  const base = { job, task, run, reports, limit };
   try {
-    execution = await execute(job, task, run, reports);
-    outcome = interpret(execution.end, run);
-    if (outcome?.type === 'succeeded') {
-      const collected = await execution.collect();
-      outcome = { type: 'succeeded', result: collected.result };
-      outputs = collected.outputs;
-      crashPoint('run.after-output');
-    }
+    const execution = await executeTask(job, task, run, reports);
+    return { ...base, execution, outcome: interpret(execution.end, run) };
   } catch (err) {
-    // A run that was told to stop may fail anywhere, for example because its files are no longer being stored.
-    outcome =
-      run.stopReason() === undefined
-        ? { type: 'failed', error: describeFailure(err, deps.log, job) }
-        : interpret({ type: 'stopped' }, run);
+    return { ...base, execution: undefined, outcome: interpretFailure(deps, job, run, err) };
+  }
+}
+
+async function end(deps: RunJobDeps, executed: Executed): Promise<void> {
+  const { job, task, run, reports } = executed;
+  const { outcome, outputs } = await storeOutputs(deps, executed);
+  // The end of a success clears the progress.
+  if (outcome?.type === 'succeeded') reports.dropProgress();
+  await reports
+    .flush()
+    .catch((err: unknown) =>
+      deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'),
+    );
+  const state =
+    outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
+  crashPoint('run.after-commit');
+  // Files of a run that may have been committed are left to the janitor, which decides by the record.
+  if (state !== 'succeeded' && state !== 'unknown')
+    await deps.outputStore.discard(outputs.map((output) => output.id));
+  if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) deps.signals.ended([job.id]);
+  logEnd(deps.log, job, run, state, outcome);
+}
+
+/** Never rejects: what goes wrong is the outcome. */
+async function storeOutputs(
+  deps: RunJobDeps,
+  { job, run, execution, outcome, limit }: Executed,
+): Promise<{ outcome: RunOutcome | undefined; outputs: readonly StoredOutput[] }> {
+  try {
+    if (outcome?.type !== 'succeeded' || execution === undefined) return { outcome, outputs: [] };
+    const { result, outputs } = await execution.collect();
+    crashPoint('run.after-output');
+    return { outcome: { type: 'succeeded', result }, outputs };
+  } catch (err) {
+    return { outcome: interpretFailure(deps, job, run, err), outputs: [] };
   } finally {
     clearTimeout(limit);
-  }
-
-  try {
-    await reports
-      .flush()
-      .catch((err: unknown) =>
-        deps.log.warn({ jobId: job.id, err }, 'the last progress or log lines were lost'),
-      );
-    const state =
-      outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
-    crashPoint('run.after-commit');
-    // Files of a run that may have been committed are left to the janitor, which decides by the record.
-    if (state !== 'succeeded' && state !== 'unknown')
-      await deps.outputStore.discard(outputs.map((output) => output.id));
-    if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) deps.signals.ended([job.id]);
-    logEnd(deps.log, job, run, state, outcome);
-  } finally {
-    // Also when the end could not be written: the task host is needed. Cleaning up is nobody's reason to wait.
+    // Cleaning up is nobody's reason to wait.
     void execution?.dispose();
   }
+}
+
+/** A run that was told to stop may fail anywhere, for example because its files are no longer being stored. */
+function interpretFailure(deps: RunJobDeps, job: ClaimedJob, run: Run, err: unknown): RunOutcome | undefined {
+  return run.stopReason() === undefined
+    ? { type: 'failed', error: describeFailure(err, deps.log, job) }
+    : interpret({ type: 'stopped' }, run);
 }
 
 /** What the end of the process means for the job; undefined when the job is no longer ours to judge. */

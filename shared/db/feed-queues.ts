@@ -6,7 +6,7 @@
  * whoever does not get it has nothing to do, because someone else is doing it. Marks are committed before deliveries
  * are added to Redis. A feeder that dies in between leaves marked rows without a delivery; repair finds them.
  */
-import { inTransaction, type Db, type Queryable } from './pool.ts';
+import { inTransaction, unsynced, type Db, type Queryable } from './pool.ts';
 import type { Delivery } from './claim-jobs.ts';
 
 export const windowMax = 1_000;
@@ -56,10 +56,14 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
   });
 }
 
+/**
+ * What a tick writes may be forgotten by a crash of Postgres: the next one does it again, and adds the same deliveries.
+ */
 async function lockQueues(client: Queryable, queues: readonly string[]): Promise<string[]> {
   const { rows } = await client.query<{ name: string; locked: boolean }>({
     name: 'feed-lock',
-    text: `SELECT name, pg_try_advisory_xact_lock(hashtextextended('windlass.feed.' || name, 0)) AS locked FROM unnest($1::text[]) AS name`,
+    text: `WITH ${unsynced} SELECT name, pg_try_advisory_xact_lock(hashtextextended('windlass.feed.' || name, 0)) AS locked
+      FROM unsynced CROSS JOIN unnest($1::text[]) AS name`,
     values: [queues],
   });
   return rows.filter((row) => row.locked).map((row) => row.name);

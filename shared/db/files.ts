@@ -1,6 +1,6 @@
 /** Rows of stored files. Bytes are in storage under the same id; a row without bytes or bytes without a row are swept. */
 import type { NewFile } from './accept-jobs.ts';
-import { sqlState, type Queryable } from './pool.ts';
+import { sqlState, unsynced, type Queryable } from './pool.ts';
 import type { RunKey } from './workers.ts';
 
 export interface FileRow {
@@ -120,9 +120,11 @@ export async function insertPendingFiles(
   files: readonly PendingFile[],
 ): Promise<boolean> {
   const { rowCount } = await db.query(
-    `INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
+    // Forgotten by Postgres, the bytes have no row, and are swept like all such; the commit of the run keeps this one, too.
+    `WITH ${unsynced}
+     INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
      SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
-     FROM jobs j CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
+     FROM unsynced CROSS JOIN jobs j CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
      WHERE j.id = $1 AND j.fence = $2 AND j.state = 'active'`,
     [run.jobId, run.fence, JSON.stringify(files)],
   );

@@ -1,4 +1,4 @@
-import type { Queryable } from './pool.ts';
+import { unsynced, type Queryable } from './pool.ts';
 
 export interface LogLine {
   readonly line: number;
@@ -13,9 +13,10 @@ export async function appendLogs(
   lines: readonly LogLine[],
 ): Promise<void> {
   await db.query(
-    `INSERT INTO job_logs (job_id, fence, line, tenant_id, at, message)
+    `WITH ${unsynced}
+     INSERT INTO job_logs (job_id, fence, line, tenant_id, at, message)
      SELECT $1, $2, l.line, $3, l.at, l.message
-     FROM json_to_recordset($4::json) AS l(line integer, at timestamptz, message text)
+     FROM unsynced CROSS JOIN json_to_recordset($4::json) AS l(line integer, at timestamptz, message text)
      WHERE EXISTS (SELECT 1 FROM jobs WHERE id = $1)
      ON CONFLICT DO NOTHING`,
     [run.jobId, run.fence, run.tenantId, JSON.stringify(lines)],

@@ -1,6 +1,6 @@
 /** Reading and cancelling jobs on behalf of a client: every statement filters by tenant. */
 import type { FinalJobState, JobError, JobState } from '../domain/job.ts';
-import type { Db, Queryable } from './pool.ts';
+import { unsynced, type Db, type Queryable } from './pool.ts';
 
 export interface JobRow {
   readonly id: string;
@@ -124,8 +124,9 @@ export async function saveProgress(
   items: readonly { jobId: string; fence: number; percent: number; message: string | null }[],
 ): Promise<void> {
   await db.query(
-    `UPDATE jobs j SET progress = jsonb_build_object('percent', p.percent, 'message', p.message)
-     FROM json_to_recordset($1::json) AS p("jobId" uuid, "fence" bigint, "percent" float8, "message" text)
+    `WITH ${unsynced}
+     UPDATE jobs j SET progress = jsonb_build_object('percent', p.percent, 'message', p.message)
+     FROM unsynced CROSS JOIN json_to_recordset($1::json) AS p("jobId" uuid, "fence" bigint, "percent" float8, "message" text)
      WHERE j.id = p."jobId" AND j.fence = p.fence AND j.state = 'active'`,
     [JSON.stringify(items)],
   );

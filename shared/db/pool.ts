@@ -73,6 +73,12 @@ function createPool(options: DbOptions, settings: Readonly<Record<string, string
 }
 
 /**
+ * For the WITH of a statement (and its FROM, or it is not executed): this commit does not wait for the disk, a later one that
+ * does takes it along. Only for what does no harm when the last moments before a crash of Postgres are forgotten.
+ */
+export const unsynced = `unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))`;
+
+/**
  * Runs `work` in one transaction.
  * @throws AmbiguousCommitError when the connection died during COMMIT: it may or may not have happened.
  */

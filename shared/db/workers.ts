@@ -6,7 +6,7 @@
  * settlements find other fences.
  */
 import { settle, type JobError, type JobState } from '../domain/job.ts';
-import type { Db, Queryable } from './pool.ts';
+import { unsynced, type Db, type Queryable } from './pool.ts';
 import { settleRuns, type RunEnd } from './settle-runs.ts';
 import type { JobOptions } from './claim-jobs.ts';
 
@@ -55,10 +55,11 @@ export interface Renewal {
   readonly unknown: readonly RunKey[];
 }
 
+// A renewal that a crash of Postgres forgot is repeated within a second, and nobody is judged for a whole lease after it.
 const renewSql = `
-WITH renewed AS (
+WITH ${unsynced}, renewed AS (
   UPDATE workers SET lease_until = now() + $2 * interval '1 ms', renewed_at = now(), drain = $3, memory_bytes = $4
-  WHERE id = $1 AND reaped_at IS NULL RETURNING id
+  FROM unsynced WHERE id = $1 AND reaped_at IS NULL RETURNING id
 ), mine AS (
   SELECT * FROM unnest($5::uuid[], $6::bigint[]) AS m(id, fence)
 )

@@ -11,7 +11,7 @@ test('who asks while all hosts are still being cleaned up gets the first one tha
   const hosts = [await pool.acquire('acme'), await pool.acquire('acme')];
   const third = pool.acquire('acme');
   const fourth = pool.acquire('acme');
-  for (const host of hosts) pool.release(host);
+  for (const host of hosts) pool.release(host, Promise.resolve());
   expect([await third, await fourth]).toEqual(hosts);
 });
 
@@ -20,10 +20,10 @@ test('a host that is spent makes room for a new one, and so does an idle one of 
   const [spent, idle] = [await pool.acquire('acme'), await pool.acquire('acme')];
   const waiting = pool.acquire('acme');
   await spent.kill();
-  pool.release(spent);
+  pool.release(spent, Promise.resolve());
   const replacement = await waiting;
   expect(replacement.pid).not.toBe(spent.pid);
-  pool.release(idle);
+  pool.release(idle, Promise.resolve());
   const other = await pool.acquire('umbrella');
   expect(other.pid).not.toBe(idle.pid);
   expect(idle.isReusable()).toBe(false);

@@ -15,8 +15,13 @@ export interface HostPool {
    * back.
    */
   acquire(tenantId: string): Promise<TaskHost>;
-  /** Gives it back; a host that is spent is killed instead. */
-  release(host: TaskHost): void;
+  /**
+   * Gives it back for the next run; a host that is spent is killed instead. Its directory and its user id stay until
+   * `cleared`: what the run left is still being read.
+   */
+  release(host: TaskHost, cleared: Promise<void>): void;
+  /** Lets it run nothing more: it is killed now, or when its run has ended. */
+  retire(host: TaskHost): void;
   close(): Promise<void>;
 }
 
@@ -34,6 +39,8 @@ export function createHostPool(options: {
   const freeSlots = Array.from({ length: size + 1 }, (_, index) => index);
   const idle: TaskHost[] = [];
   const slotOf = new Map<TaskHost, number>();
+  /** Runs of a host whose directories are not cleared yet. */
+  const uncleared = new Map<TaskHost, Set<Promise<void>>>();
   const changing = new Set<Promise<void>>();
   /** Those who wait until a host comes back or ends. */
   const waiting: (() => void)[] = [];
@@ -60,8 +67,10 @@ export function createHostPool(options: {
   function end(host: TaskHost): Promise<void> {
     const ended = host
       .kill()
+      .then(() => Promise.all(uncleared.get(host) ?? new Set<Promise<void>>()))
       .then(async () => void (await removeTree(host.dir)))
       .finally(() => {
+        uncleared.delete(host);
         const slot = slotOf.get(host);
         if (slot !== undefined) freeSlots.push(slot);
         slotOf.delete(host);
@@ -128,13 +137,20 @@ export function createHostPool(options: {
       warm();
       return host;
     },
-    release(host) {
+    release(host, cleared) {
+      const runs = uncleared.get(host) ?? new Set();
+      uncleared.set(host, runs.add(cleared));
+      void cleared.then(() => runs.delete(cleared));
       if (isClosed || !host.isReusable()) {
         void end(host);
         return;
       }
       idle.push(host);
       wakeAll();
+    },
+    retire(host) {
+      host.retire();
+      if (take((candidate) => candidate === host) !== undefined) void end(host);
     },
     async close() {
       isClosed = true;

@@ -62,6 +62,8 @@ export interface TaskHost {
       onLog(message: string): void;
     },
   ): Promise<HostEnd>;
+  /** It is not reusable any more. */
+  retire(): void;
   /** Kills the host and all that it started. */
   kill(): Promise<void>;
 }
@@ -183,6 +185,9 @@ export function spawnHost(options: {
       }
       if (io.signal.aborted) return { type: 'stopped' };
       return { type: 'died', description: describeDeath(end, stderr) };
+    },
+    retire() {
+      isSpent = true;
     },
     async kill() {
       isSpent = true;
