@@ -10,11 +10,11 @@ import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { findJob, type JobRow } from '#shared/db/jobs.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
 import { AppError } from '#shared/errors.ts';
-import { uuidv7 } from '#shared/ids.ts';
+import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
+import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import type { Identity } from './http/define-route.ts';
-import { parseWith } from './http/read-json.ts';
-import { checkCeilings, jobOptions } from './job-options.ts';
+import { invalidInput, parseWith } from './http/read-json.ts';
 import { findNearest, type ApiTask } from './task-catalog.ts';
 
 export interface JobRequest {
@@ -25,6 +25,8 @@ export interface JobRequest {
   readonly newFiles: readonly Omit<NewFile, 'retentionMs'>[];
   readonly idempotencyKey: string | undefined;
   readonly traceparent: string | undefined;
+  /** The schedule whose job it is, when a client asked for one right now. */
+  readonly scheduleKey?: string;
 }
 
 export interface Accepted {
@@ -38,11 +40,7 @@ export interface Accepted {
  *   `unavailable`; AmbiguousCommitError when only a later look can tell (new bytes must stay then).
  */
 export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobRequest): Promise<Accepted> {
-  const task = getTask(deps, request.task);
-  const { definition } = task;
-  parseWith(definition.input, request.input, '/input');
-  const options = parseWith(jobOptions, request.options ?? {}, '/options');
-  checkCeilings(options, definition);
+  const { task, options } = checkJob(deps, request);
   deps.backlog.check();
   const { idempotencyKey } = request;
   const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(request);
@@ -56,24 +54,16 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     return replay(deps, identity, idempotencyKey, fingerprint);
   }
 
-  const { delayMs, runAt, priority, attempts, tags, retentionMs, ...forRuns } = options;
   const job: NewJob = {
-    id: uuidv7(),
-    tenantId: identity.tenantId,
-    task: definition.name,
-    queue: definition.queue,
-    priority,
-    delayMs: delayMs ?? 0,
-    // In UTC: Postgres takes no offset of 16 hours or more, and no endless fraction, which ISO 8601 allows.
-    runAt: runAt === undefined ? null : new Date(runAt).toISOString(),
-    // As it was sent: the host parses it again with the schema of its own version.
-    input: request.input,
-    options: { ...forRuns, ...(delayMs !== undefined && { delayMs }), ...(runAt !== undefined && { runAt }) },
-    tags,
-    attemptsMax: attempts ?? definition.attempts.default,
-    retentionMs: retentionMs ?? definition.retentionMs ?? deps.config.WINDLASS_JOB_RETENTION_MS,
+    ...toNewJob(task.definition, {
+      tenantId: identity.tenantId,
+      input: request.input,
+      options,
+      inputFiles,
+      retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
+    }),
     traceparent: request.traceparent ?? null,
-    inputFiles,
+    scheduleKey: request.scheduleKey ?? null,
     newFiles: request.newFiles.map((file) => ({
       ...file,
       retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS,
@@ -96,6 +86,22 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
   };
 }
 
+/**
+ * What can be said of a job without the database: its task is known, input and options fit it.
+ * @throws AppError `unknown-task`, `invalid-input`.
+ */
+export function checkJob(
+  deps: ApiDeps,
+  request: Pick<JobRequest, 'task' | 'input' | 'options'>,
+): { task: ApiTask; options: JobOptions } {
+  const task = getTask(deps, request.task);
+  parseWith(task.definition.input, request.input, '/input');
+  const options = parseWith(jobOptions, request.options ?? {}, '/options');
+  const errors = findCeilingErrors(options, task.definition);
+  if (errors.length > 0) throw invalidInput(errors);
+  return { task, options };
+}
+
 export function getTask(deps: ApiDeps, name: string): ApiTask {
   const task = deps.tasks.get(name);
   if (task !== undefined) return task;
@@ -106,12 +112,12 @@ export function getTask(deps: ApiDeps, name: string): ApiTask {
   });
 }
 
-/** Every file of the input exists and is the caller's. @returns their ids. */
-async function checkFiles(
+/** Every file of the input exists and is the caller's. @returns their ids. @throws AppError `file-not-found`. */
+export async function checkFiles(
   deps: ApiDeps,
   identity: Identity,
   task: ApiTask,
-  request: JobRequest,
+  request: Pick<JobRequest, 'input' | 'newFiles'>,
 ): Promise<string[]> {
   const refs = task.findFiles(request.input);
   const uploaded = new Set(request.newFiles.map((file) => file.id));
@@ -140,6 +146,8 @@ async function checkFiles(
  * differ from one try to the next and are replaced by their digests.
  */
 function fingerprintOf(request: JobRequest): string {
+  // Asking a schedule for a job stays the same request when the schedule has changed meanwhile.
+  if (request.scheduleKey !== undefined) return digest(canonicalJson({ schedule: request.scheduleKey }));
   const files = request.newFiles.map((file) => ({ name: file.name, sha256: file.sha256 }));
   let text = canonicalJson({
     task: request.task,
@@ -148,6 +156,10 @@ function fingerprintOf(request: JobRequest): string {
     files,
   });
   for (const file of request.newFiles) text = text.replaceAll(file.id, file.sha256);
+  return digest(text);
+}
+
+function digest(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }
 
@@ -191,6 +203,7 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     options: job.options,
     tags: job.tags,
     attempts_max: job.attemptsMax,
+    schedule_key: job.scheduleKey,
     created_at: createdAt,
   };
   return asAccepted(base);
@@ -212,6 +225,7 @@ function asAccepted(
     | 'options'
     | 'tags'
     | 'attempts_max'
+    | 'schedule_key'
     | 'created_at'
   >,
 ): JobRow {

@@ -16,6 +16,11 @@ import { listKeys } from './routes/keys/list-keys.ts';
 import { revokeKey } from './routes/keys/revoke-key.ts';
 import { createDocumentationRoutes } from './routes/operation/documentation.ts';
 import { getLivez, getReadyz } from './routes/operation/health.ts';
+import { deleteSchedule } from './routes/schedules/delete-schedule.ts';
+import { getSchedule } from './routes/schedules/get-schedule.ts';
+import { listSchedules } from './routes/schedules/list-schedules.ts';
+import { putSchedule } from './routes/schedules/put-schedule.ts';
+import { triggerSchedule } from './routes/schedules/trigger-schedule.ts';
 import { getTask } from './routes/tasks/get-task.ts';
 import { listTasks } from './routes/tasks/list-tasks.ts';
 
@@ -26,6 +31,11 @@ const calls: readonly Route[] = [
   getResult,
   listLogs,
   cancelJob,
+  listSchedules,
+  getSchedule,
+  putSchedule,
+  deleteSchedule,
+  triggerSchedule,
   createFile,
   getFile,
   getContent,

@@ -49,6 +49,7 @@ const readers = {
   }),
   queue: (values) => ({ type: 'queue', names: values }),
   tag: (values) => ({ type: 'tag', tags: values }),
+  schedule: (values) => ({ type: 'schedule', keys: values }),
   id: (values) => ({ type: 'id', ids: values.map(readId) }),
   created: (values) => ({ type: 'created', alternatives: values.map(readCreated) }),
   duration: (values) => ({ type: 'duration', comparisons: values.map(readDuration) }),

@@ -35,6 +35,8 @@ interface Owned {
   readonly file: string;
   readonly spareFile: string;
   readonly key: string;
+  readonly schedule: string;
+  readonly spareSchedule: string;
 }
 
 /** In everything of alpha's, and in no answer to anybody else. */
@@ -63,6 +65,30 @@ const cases: Readonly<Record<string, Case>> = {
   'post /v1/jobs/:id/cancel': {
     request: (own) => ({ path: `/v1/jobs/${own.waitingJob}/cancel` }),
     owner: 202,
+    stranger: 404,
+  },
+  'get /v1/schedules': { request: () => ({ path: '/v1/schedules' }), owner: 200, stranger: 200 },
+  'get /v1/schedules/:key': {
+    request: (own) => ({ path: `/v1/schedules/${own.schedule}` }),
+    owner: 200,
+    stranger: 404,
+  },
+  'put /v1/schedules/:key': {
+    request: (own) => ({
+      path: `/v1/schedules/${own.schedule}`,
+      json: { task: 'test.files', input: { file: own.file }, everyMs: 3_600_000 },
+    }),
+    owner: 200,
+    stranger: 422,
+  },
+  'post /v1/schedules/:key/trigger': {
+    request: (own) => ({ path: `/v1/schedules/${own.schedule}/trigger` }),
+    owner: 202,
+    stranger: 404,
+  },
+  'delete /v1/schedules/:key': {
+    request: (own) => ({ path: `/v1/schedules/${own.spareSchedule}` }),
+    owner: 204,
     stranger: 404,
   },
   'post /v1/files': {
@@ -160,7 +186,16 @@ async function makeThings(): Promise<Owned> {
     file: await upload(),
     spareFile: await upload(),
     key: made.id,
+    schedule: await schedule('of-alpha-1'),
+    spareSchedule: await schedule('of-alpha-2'),
   };
+}
+
+async function schedule(key: string): Promise<string> {
+  const json = { task: 'test.echo', input: { value: secret }, everyMs: 3_600_000, paused: true };
+  const response = await alpha.submit.request('PUT', `/v1/schedules/${key}`, { json });
+  expect(response.status).toBe(201);
+  return key;
 }
 
 async function upload(): Promise<string> {
@@ -175,7 +210,16 @@ async function upload(): Promise<string> {
 
 /** Everything that alpha has, to see whether anybody changed it. */
 async function snapshot(): Promise<unknown> {
-  const tables = ['jobs', 'files', 'job_logs', 'job_inputs', 'idempotency_keys', 'api_keys'];
+  const tables = [
+    'jobs',
+    'files',
+    'job_logs',
+    'job_inputs',
+    'idempotency_keys',
+    'api_keys',
+    'schedules',
+    'schedule_files',
+  ];
   const rows = await Promise.all(
     tables.map(
       async (table) =>

@@ -33,6 +33,7 @@ export async function insertWaitingJobs(
           inputFiles,
           newFiles: [],
           idempotency: null,
+          scheduleKey: null,
         }),
       ),
     );

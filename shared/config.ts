@@ -112,6 +112,7 @@ export const configSchema = z.object({
   WINDLASS_BACKLOG_MAX: int(5_000_000, 1).describe(
     'Jobs waiting in all queues before new ones are refused with 503.',
   ),
+  WINDLASS_SCHEDULES_PER_TENANT_MAX: int(1_000, 0).describe('Most schedules of one tenant.'),
   WINDLASS_RATE_PER_MINUTE: int(1_000_000, 1).describe(
     'Requests a minute that one tenant may send to one api process before 429.',
   ),
@@ -120,7 +121,7 @@ export const configSchema = z.object({
 
   // How long things are kept
   WINDLASS_FILE_RETENTION_MS: int(7 * 86_400_000, 1_000).describe(
-    'An uploaded file that no unfinished job refers to is deleted this long after its upload, in ms.',
+    'An uploaded file that no schedule and no unfinished job refers to is deleted this long after its upload, in ms.',
   ),
   WINDLASS_JOB_RETENTION_MS: int(7 * 86_400_000, 1_000).describe(
     'A finished job, its result and its files are deleted this long after it finished, in ms, unless the task or the job says otherwise.',

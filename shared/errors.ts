@@ -36,7 +36,16 @@ export const errorTable = {
   'job-final': { status: 409, retryable: false, title: 'The job has ended already' },
   'job-failed': { status: 409, retryable: false, title: 'The job failed, so it has no result' },
   'job-cancelled': { status: 409, retryable: false, title: 'The job was cancelled, so it has no result' },
-  'file-in-use': { status: 409, retryable: true, title: 'A job that has not ended refers to the file' },
+  'file-in-use': {
+    status: 409,
+    retryable: true,
+    title: 'A job that has not ended, or a schedule, refers to the file',
+  },
+  'too-many-schedules': {
+    status: 409,
+    retryable: false,
+    title: 'The tenant has as many schedules as it may have',
+  },
   'last-admin-key': { status: 409, retryable: false, title: 'This is the last admin key' },
   'result-expired': {
     status: 410,

@@ -36,6 +36,7 @@ import { startHealthServer } from './services/health-server.ts';
 import { createJanitor } from './services/janitor.ts';
 import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
+import { createScheduler } from './services/scheduler.ts';
 import { assignSlots } from './slots.ts';
 import { createHostPool } from './task-host/host-pool.ts';
 import { createWorkerScratch, openWayToScratch } from './task-host/scratch.ts';
@@ -146,7 +147,16 @@ const janitor = createJanitor({
   idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS,
   log,
 });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor }))
+const scheduler = createScheduler({
+  db,
+  definitionOf: (name) => tasks.get(name)?.definition,
+  tasks: [...tasks.keys()],
+  jobRetentionMs: config.WINDLASS_JOB_RETENTION_MS,
+  backlogMax: config.WINDLASS_BACKLOG_MAX,
+  onMade: () => feeder.wake(),
+  log,
+});
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler }))
   lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
@@ -220,7 +230,7 @@ listenForSignal({
     if (runs.find(jobId) !== undefined) lease.wake();
   },
 }).catch(() => {});
-for (const loop of [feeder, reaper, janitor]) loop.start();
+for (const loop of [feeder, reaper, janitor, scheduler]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({
     port: config.WINDLASS_HEALTH_PORT,

@@ -43,7 +43,7 @@ export interface Route<
   readonly path: string;
   /** `public` routes need no key. `admin` keys may do everything. */
   readonly scope: Scope | 'public';
-  readonly tag: 'Jobs' | 'Files' | 'E-mail' | 'Tasks' | 'Administration' | 'Operation';
+  readonly tag: 'Jobs' | 'Schedules' | 'Files' | 'E-mail' | 'Tasks' | 'Administration' | 'Operation';
   readonly summary: string;
   readonly description?: string;
   readonly params?: Params;

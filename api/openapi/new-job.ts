@@ -2,7 +2,7 @@
  * The bodies of `POST /v1/jobs`. What a job's input may be depends on its task, which the schema of the route cannot
  * say: here each task of this service is one alternative.
  */
-import { jobOptions } from '#api/job-options.ts';
+import { jobOptions } from '#shared/tasks/job-options.ts';
 import { toJsonSchema, type JsonSchema } from './json-schema.ts';
 import type { MediaType } from './document.ts';
 import type { Components } from './components.ts';

@@ -9,7 +9,14 @@ import type { JobState } from '../domain/job.ts';
 import { jsonArray, plainArray, textArray } from './array-literal.ts';
 import { hasWaitingSql } from './feed-queues.ts';
 import { createGroupCommit, type GroupCommit } from './group-commit.ts';
-import { isConnectionLost, isDataError, AmbiguousCommitError, sqlState, type Db } from './pool.ts';
+import {
+  isConnectionLost,
+  isDataError,
+  AmbiguousCommitError,
+  sqlState,
+  type Db,
+  type Queryable,
+} from './pool.ts';
 
 /** A job that passed all checks. Times are given as delays: the database's clock decides (faults.md, R11). */
 export interface NewJob {
@@ -31,6 +38,8 @@ export interface NewJob {
   readonly inputFiles: readonly string[];
   readonly newFiles: readonly NewFile[];
   readonly idempotency: { readonly key: string; readonly fingerprint: string } | null;
+  /** The schedule that made it. */
+  readonly scheduleKey: string | null;
 }
 
 /** A file whose bytes are durable and whose row is not yet there. */
@@ -83,14 +92,14 @@ interface AcceptedRow {
 
 /**
  * What most jobs bring, one array parameter per column; and what some bring besides: an idempotency key, new files,
- * references to files. A group in which no job has any of these is inserted without the parts for them, in half the time.
+ * references to files, a schedule. A group in which no job has any of these is inserted without the parts for them, in half the time.
  */
 const columns = `$1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::timestamptz[], $8::integer[],
     $9::json[], $10::jsonb[], $11::text[], $12::integer[], $13::bigint[], $14::text[]`;
 const columnNames =
   'id, tenant_id, task, queue, priority, delay_ms, run_at, place, input, options, tags, attempts_max, retention_ms, traceparent';
-const moreColumns = '$16::text[], $17::jsonb[], $18::text[], $19::text[]';
-const moreColumnNames = 'input_files, new_files, idempotency_key, fingerprint';
+const moreColumns = '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[]';
+const moreColumnNames = 'input_files, new_files, idempotency_key, fingerprint, schedule_key';
 
 // Keys are inserted in order, so that two groups that share keys wait for each other instead of deadlocking.
 // `ON CONFLICT DO NOTHING` waits for a transaction in flight with the same key, which is what makes equal
@@ -127,10 +136,10 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent)
+                    attempts_max, retention_ms, traceparent, schedule_key)
   SELECT r.id, r.tenant_id, r.task, r.queue, CASE WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
     r.priority, due.at, due.at - r.priority * interval '60 s', CASE WHEN r.place <= gate.room THEN now() END,
-    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent
+    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent, ${isPlain ? 'NULL' : 'r.schedule_key'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms')) AS due(at)
   LEFT JOIN gate ON gate.name = r.queue
@@ -145,9 +154,14 @@ const insertStatements = {
   full: { name: 'accept-jobs-full', text: insertSql({ isPlain: false }) },
 };
 
-async function insertJobs(db: Db, jobs: readonly NewJob[]): Promise<Acceptance[]> {
+/** The statement itself, for one group; also inside a transaction that decides more than that. */
+export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promise<Acceptance[]> {
   const isPlain = jobs.every(
-    (job) => job.idempotency === null && job.newFiles.length === 0 && job.inputFiles.length === 0,
+    (job) =>
+      job.idempotency === null &&
+      job.newFiles.length === 0 &&
+      job.inputFiles.length === 0 &&
+      job.scheduleKey === null,
   );
   const { rows } = await db.query<AcceptedRow>({
     ...(isPlain ? insertStatements.plain : insertStatements.full),
@@ -180,6 +194,7 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
     jsonArray(jobs.map((job) => job.newFiles)),
     textArray(jobs.map((job) => job.idempotency?.key ?? null)),
     textArray(jobs.map((job) => job.idempotency?.fingerprint ?? null)),
+    textArray(jobs.map((job) => job.scheduleKey)),
   ];
 }
 

@@ -85,7 +85,7 @@ export async function insertFile(
   return rows[0];
 }
 
-/** `in-use`: a job that is not final refers to it (the foreign key says so, whatever happens at the same moment). */
+/** `in-use`: a schedule, or a job that is not final, refers to it (the foreign key says so, whatever happens at the same moment). */
 export async function deleteFile(
   db: Queryable,
   tenantId: string,

@@ -7,6 +7,8 @@ import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { createDb, createHotDb, type Db } from './pool.ts';
 import { deletePurgedJobs, prunePendingFiles, purgeJobs } from './retention.ts';
+import { tickSchedules } from './schedule-ticks.ts';
+import { findSchedule, putSchedule } from './schedules.ts';
 import { createSettleRuns } from './settle-runs.ts';
 import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
 
@@ -56,6 +58,30 @@ test('what every job and every second costs is found by an index, also when the 
   });
   expect(settled).toBe('succeeded');
   await reapDeadWorkers(db, () => undefined, new Date(0));
+  await putSchedule(
+    db,
+    'default',
+    {
+      key: 's',
+      task: 't',
+      input: {},
+      options: {},
+      timing: { type: 'every', everyMs: 1_000 },
+      misfire: 'skip',
+      overlap: 'skip',
+      isPaused: false,
+      fileIds: [],
+    },
+    10,
+  );
+  await db.query('UPDATE schedules SET next_due_at = now()');
+  const ticked = await tickSchedules(db, {
+    tasks: ['t'],
+    limit: 10,
+    decide: () => ({ type: 'decided', jobs: [], nextDueAt: null, lastTick: undefined }),
+  });
+  expect(ticked.schedules).toBe(1);
+  expect(await findSchedule(db, 'default', 's')).toBeDefined();
   await purgeJobs(db, 500);
   await deletePurgedJobs(db, 0, 500);
   await prunePendingFiles(db, 500);

@@ -10,10 +10,11 @@ import { inTransaction, type Db, type Queryable } from './pool.ts';
  */
 export function purgeJobs(db: Db, limit: number): Promise<{ jobs: number; fileIds: string[] }> {
   return inTransaction(db, async (client) => {
-    // A file that another job, not yet final, takes as its input keeps its job until that one has ended.
+    // A file that a schedule, or another job, not yet final, takes as its input keeps its job for as long.
     const { rows } = await client.query<{ id: string }>(
       `SELECT j.id FROM jobs j WHERE j.expires_at < now() AND j.purged_at IS NULL AND j.state IN ('succeeded', 'failed', 'cancelled')
          AND NOT EXISTS (SELECT 1 FROM files f JOIN job_inputs i ON i.tenant_id = f.tenant_id AND i.file_id = f.id WHERE f.job_id = j.id)
+         AND NOT EXISTS (SELECT 1 FROM files f JOIN schedule_files s ON s.tenant_id = f.tenant_id AND s.file_id = f.id WHERE f.job_id = j.id)
        ORDER BY j.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`,
       [limit],
     );
@@ -42,12 +43,13 @@ export async function deletePurgedJobs(db: Queryable, keptMs: number, limit: num
   return rowCount ?? 0;
 }
 
-/** Deletes up to `limit` expired uploads that no unfinished job refers to. @returns their ids. */
+/** Deletes up to `limit` expired uploads that no schedule and no unfinished job refers to. @returns their ids. */
 export async function pruneFiles(db: Queryable, limit: number): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>(
     `DELETE FROM files WHERE id IN (
        SELECT f.id FROM files f WHERE f.expires_at < now() AND f.job_id IS NULL
          AND NOT EXISTS (SELECT 1 FROM job_inputs i WHERE i.tenant_id = f.tenant_id AND i.file_id = f.id)
+         AND NOT EXISTS (SELECT 1 FROM schedule_files s WHERE s.tenant_id = f.tenant_id AND s.file_id = f.id)
        ORDER BY f.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
      RETURNING id`,
     [limit],

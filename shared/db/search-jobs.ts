@@ -16,6 +16,7 @@ export type JobTerm = { readonly isNegated: boolean } & (
   | { readonly type: 'task'; readonly names: readonly string[]; readonly prefixes: readonly string[] }
   | { readonly type: 'queue'; readonly names: readonly string[] }
   | { readonly type: 'tag'; readonly tags: readonly string[] }
+  | { readonly type: 'schedule'; readonly keys: readonly string[] }
   | { readonly type: 'id'; readonly ids: readonly string[] }
   /** Each alternative holds when all of its comparisons do. */
   | { readonly type: 'created'; readonly alternatives: readonly (readonly CreatedComparison[])[] }
@@ -41,7 +42,7 @@ export interface JobPage {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
-  worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
+  schedule_key, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
 
 /** Twenty texts in so many of the largest inputs take a few seconds. */
 const textWindowRows = 50;
@@ -137,6 +138,8 @@ function toCondition(term: JobTerm, param: Param): string {
       return `queue = ANY(${param(term.names)}::text[])`;
     case 'tag':
       return `tags && ${param(term.tags)}::text[]`;
+    case 'schedule':
+      return `schedule_key = ANY(${param(term.keys)}::text[])`;
     case 'id':
       return `id = ANY(${param(term.ids)}::uuid[])`;
     case 'created':

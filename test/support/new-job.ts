@@ -20,6 +20,7 @@ export function newJob(fields: Partial<NewJob> = {}): NewJob {
     inputFiles: [],
     newFiles: [],
     idempotency: null,
+    scheduleKey: null,
     ...fields,
   };
 }

@@ -1,6 +1,6 @@
 /**
- * Deletes what has expired and what nobody can reach: jobs and files past their retention, old idempotency keys, pending
- * outputs of runs that are over, bytes without a row, parts of broken uploads, scratch of dead workers.
+ * Deletes what has expired and what nobody can reach: jobs and files past their retention, old idempotency keys and
+ * ticks, pending outputs of runs that are over, bytes without a row, parts of broken uploads, scratch of dead workers.
  * Everything is done in small batches, and any number of workers may do it at once.
  */
 import { readdir, stat } from 'node:fs/promises';
@@ -14,6 +14,7 @@ import {
   prunePendingFiles,
   purgeJobs,
 } from '#shared/db/retention.ts';
+import { pruneTicks } from '#shared/db/schedule-ticks.ts';
 import { listLiveWorkers } from '#shared/db/workers.ts';
 import type { Logger } from '#shared/log.ts';
 import { orphanAgeMs, type Storage } from '#shared/storage/storage.ts';
@@ -52,6 +53,7 @@ export function createJanitor(options: {
       const uploads = await pruneFiles(db, batch);
       const pending = await prunePendingFiles(db, batch);
       const keys = await pruneIdempotencyKeys(db, idempotencyMs, batch);
+      const ticks = await pruneTicks(db, batch);
       const fileIds = [...purged.fileIds, ...uploads, ...pending];
       await Promise.all(fileIds.map((id) => storage.delete(id)));
       total.jobs += purged.jobs;
@@ -61,7 +63,8 @@ export function createJanitor(options: {
         tombstones < batch &&
         uploads.length < batch &&
         pending.length < batch &&
-        keys < batch
+        keys < batch &&
+        ticks < batch
       )
         return total;
     }

@@ -11,7 +11,7 @@ export const deleteFile = defineRoute({
   tag: 'Files',
   summary: 'Delete a file',
   description:
-    'Files are deleted by themselves when they expire. One that a job needs that has not ended cannot be deleted.',
+    'Files are deleted by themselves when they expire. One that a schedule needs, or a job that has not ended, cannot be deleted.',
   params: fileParams,
   responses: { 204: { description: 'Deleted.' } },
   problems: ['not-found', 'file-in-use'],
@@ -21,7 +21,7 @@ export const deleteFile = defineRoute({
     if (answer === 'in-use')
       throw new AppError(
         'file-in-use',
-        'A job that has not ended refers to this file. Cancel the job, or wait for its end.',
+        'A job that has not ended, or a schedule, refers to this file. Cancel the job or wait for its end; change or delete the schedule.',
       );
     // The row is gone, so nobody can reach the bytes any more; the sweep deletes them if this fails.
     await deps.storage

@@ -3,7 +3,7 @@ import { acceptJob, type Accepted } from '../../accept-job.ts';
 import { defineRoute, type RouteContext } from '../../http/define-route.ts';
 import { parseWith } from '../../http/read-json.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
-import { jobOptions } from '../../job-options.ts';
+import { jobOptions } from '#shared/tasks/job-options.ts';
 import { jobSchema, presentJob, retryAfterSeconds } from '../../present-job.ts';
 import { acceptMultipartJob } from './accept-multipart-job.ts';
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import type { TaskDefinition } from '#shared/tasks/define-task.ts';
-import { invalidInput } from './http/read-json.ts';
+import type { FieldError } from '../errors.ts';
+import type { TaskDefinition } from './define-task.ts';
 
 const yearMs = 366 * 86_400_000;
 
@@ -60,26 +60,24 @@ export const jobOptions = z
     path: ['runAt'],
   });
 
-export type JobOptionsInput = z.output<typeof jobOptions>;
+export type JobOptions = z.output<typeof jobOptions>;
 
-/** Holds the options against the ceilings of the task. @throws AppError `invalid-input`. */
-export function checkCeilings(options: JobOptionsInput, task: TaskDefinition): void {
+/** Where the options ask for more than the task allows. */
+export function findCeilingErrors(options: JobOptions, task: TaskDefinition): FieldError[] {
+  const errors: FieldError[] = [];
   if (options.attempts !== undefined && options.attempts > task.attempts.max) {
-    throw invalidInput([
-      {
-        pointer: '/options/attempts',
-        detail: `The task ${task.name} allows at most ${task.attempts.max} attempts.`,
-      },
-    ]);
+    errors.push({
+      pointer: '/options/attempts',
+      detail: `The task ${task.name} allows at most ${task.attempts.max} attempts.`,
+    });
   }
   if (options.timeoutMs !== undefined && options.timeoutMs > task.timeoutMs.max) {
-    throw invalidInput([
-      {
-        pointer: '/options/timeoutMs',
-        detail: `The task ${task.name} allows at most ${task.timeoutMs.max} ms.`,
-      },
-    ]);
+    errors.push({
+      pointer: '/options/timeoutMs',
+      detail: `The task ${task.name} allows at most ${task.timeoutMs.max} ms.`,
+    });
   }
+  return errors;
 }
 
 /** Postgres has no year 0 and writes those after 9999 in another way than ISO 8601 does. */

@@ -1,0 +1,103 @@
+/**
+ * When a schedule is due: its *ticks*. A cron expression counts on the wall clock of its time zone, an interval from the
+ * moment it was set. Nothing here knows what time it is.
+ *
+ * Twice a year most wall clocks leave out an hour and repeat one. What then happens to a cron expression is Vixie
+ * cron's rule, kept by `croner` and held against an oracle of our own in schedule-times.test.ts:
+ * - Fixed times (no `*` and no step in second, minute and hour): a time that is left out is due at the first moment after
+ *   the gap, if that is on the same day; one that is repeated is due the first time only.
+ * - Everything else goes on in its rhythm: nothing is due in the gap, and what is repeated is due both times.
+ */
+import { Cron } from 'croner';
+
+export type Timing =
+  | { readonly type: 'cron'; readonly cron: string; readonly timezone: string }
+  | { readonly type: 'every'; readonly everyMs: number; readonly anchor: Date };
+
+export interface Ticks {
+  /** The first tick after a moment; undefined when there is none any more. */
+  next(after: Date): Date | undefined;
+  /** Up to `count` ticks in (after, until], the newest of them, oldest first. */
+  newest(options: { after: Date; until: Date; count: number }): Date[];
+}
+
+/** The shortest interval between two ticks, which is also the finest step of a cron expression. */
+export const everyMsMin = 1_000;
+export const everyMsMax = 366 * 86_400_000;
+export const cronLengthMax = 200;
+
+/** @throws Error when the expression or the time zone cannot be read (`findCronProblem` says why). */
+export function ticksOf(timing: Timing): Ticks {
+  return timing.type === 'cron' ? cronTicks(readCron(timing)) : everyTicks(timing);
+}
+
+/** What is wrong with it, for the one who wrote it; undefined when nothing is. */
+export function findCronProblem(
+  timing: { cron: string; timezone: string },
+  now: Date,
+): { field: 'cron' | 'timezone'; detail: string } | undefined {
+  const { cron, timezone } = timing;
+  if (!isTimeZone(timezone)) {
+    return {
+      field: 'timezone',
+      detail: 'is not a time zone of the IANA database, for example "Europe/Berlin" or "UTC".',
+    };
+  }
+  const fields = cron.trim().split(/\s+/).length;
+  // Croner also reads nicknames and single dates; an expression of ours always has its fields.
+  if (cron.length > cronLengthMax || (fields !== 5 && fields !== 6)) {
+    return {
+      field: 'cron',
+      detail: `must have 5 fields (minute hour day month weekday), or 6 with seconds first, and at most ${cronLengthMax} characters.`,
+    };
+  }
+  try {
+    if (readCron(timing).nextRun(now) === null)
+      return { field: 'cron', detail: 'is never due: there is no such date.' };
+  } catch (err) {
+    const reason = err instanceof Error ? err.message.replace(/^CronPattern: /, '') : String(err);
+    return { field: 'cron', detail: `cannot be read: ${reason}` };
+  }
+  return undefined;
+}
+
+/** Offsets such as `+02:00`, which Intl knows as well, have no rules for summer time and are refused. */
+function isTimeZone(name: string): boolean {
+  if (!/^[A-Za-z][\w+/-]{0,63}$/.test(name)) return false;
+  try {
+    Intl.DateTimeFormat('en', { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function readCron({ cron, timezone }: { cron: string; timezone: string }): Cron {
+  // Without a function there is no timer.
+  return new Cron(cron.trim(), { timezone, mode: '5-or-6-parts', fixedTimeRule: 'no-wildcard' });
+}
+
+function cronTicks(cron: Cron): Ticks {
+  return {
+    next: (after) => cron.nextRun(after) ?? undefined,
+    newest({ after, until, count }) {
+      // Croner looks before the moment that it is given.
+      const newest = cron.previousRuns(count, new Date(until.getTime() + 1));
+      return newest.filter((tick) => tick > after).toReversed();
+    },
+  };
+}
+
+function everyTicks({ everyMs, anchor }: { everyMs: number; anchor: Date }): Ticks {
+  const indexOf = (moment: Date) => Math.floor((moment.getTime() - anchor.getTime()) / everyMs);
+  const tickAt = (index: number) => new Date(anchor.getTime() + index * everyMs);
+  return {
+    // The anchor itself is no tick: the first one comes an interval later.
+    next: (after) => tickAt(Math.max(0, indexOf(after)) + 1),
+    newest({ after, until, count }) {
+      const last = indexOf(until);
+      const first = Math.max(indexOf(after) + 1, last - count + 1, 1);
+      return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => tickAt(first + index));
+    },
+  };
+}
