@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { timingOf, type ScheduleRow } from '#shared/db/schedules.ts';
+import { timingOf, type ScheduleRow, type ScheduleSummaryRow } from '#shared/db/schedules.ts';
 import { jobStates } from '#shared/domain/job.ts';
 import { misfires, overlaps, tickOutcomes } from '#shared/domain/misfire.ts';
 import { ticksOf, type Timing } from '#shared/domain/schedule-times.ts';
@@ -63,11 +63,11 @@ export function presentSchedule(row: ScheduleRow): z.input<typeof scheduleSchema
   };
 }
 
-export function presentScheduleSummary(row: ScheduleRow): z.input<typeof scheduleSummarySchema> {
+export function presentScheduleSummary(row: ScheduleSummaryRow): z.input<typeof scheduleSummarySchema> {
   return { ...presentCommon(row), nextRunAt: listNextRuns(row, 1)[0] ?? null };
 }
 
-function presentCommon(row: ScheduleRow) {
+function presentCommon(row: ScheduleSummaryRow) {
   const path = `/v1/schedules/${encodeURIComponent(row.key)}`;
   return {
     key: row.key,
@@ -92,7 +92,7 @@ function presentCommon(row: ScheduleRow) {
   };
 }
 
-function listNextRuns(row: ScheduleRow, count: number): string[] {
+function listNextRuns(row: ScheduleSummaryRow, count: number): string[] {
   if (row.is_paused) return [];
   const timing: Timing = timingOf(row);
   const ticks = ticksOf(timing);

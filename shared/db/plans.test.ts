@@ -78,7 +78,15 @@ test('what every job and every second costs is found by an index, also when the 
   const ticked = await tickSchedules(db, {
     tasks: ['t'],
     limit: 10,
-    decide: () => ({ type: 'decided', jobs: [], nextDueAt: null, lastTick: undefined }),
+    bytesMax: 1,
+    decide: ({ now }) => ({
+      type: 'decided',
+      jobs: [],
+      bytes: 0,
+      decidedUntil: now,
+      nextDueAt: null,
+      lastTick: undefined,
+    }),
   });
   expect(ticked.schedules).toBe(1);
   expect(await findSchedule(db, 'default', 's')).toBeDefined();

@@ -36,6 +36,10 @@ export type TickDecision =
   | {
       readonly type: 'decided';
       readonly jobs: readonly { readonly dueAt: Date; readonly job: NewJob }[];
+      /** What writing them costs. */
+      readonly bytes: number;
+      /** Up to here; before `now` when there are more than one round should make. */
+      readonly decidedUntil: Date;
       readonly nextDueAt: Date | null;
       /** Undefined when nothing was due after all: the rules of its time zone have changed. */
       readonly lastTick: { readonly at: Date; readonly outcome: TickOutcome } | undefined;
@@ -64,12 +68,16 @@ export async function findNextTick(db: Queryable, tasks: readonly string[]): Pro
   return rows[0]?.ms;
 }
 
-/** Decides up to `limit` due schedules by `decide`, which must not throw. */
+/**
+ * Decides up to `limit` due schedules by `decide`, which must not throw. Those that are left when the jobs have come to
+ * `bytesMax` stay due for the next round, so that no transaction and no statement grows without bound.
+ */
 export function tickSchedules(
   db: Db,
   options: {
     tasks: readonly string[];
     limit: number;
+    bytesMax: number;
     decide: (schedule: DueSchedule) => TickDecision;
   },
 ): Promise<TickResult> {
@@ -77,14 +85,19 @@ export function tickSchedules(
     const due = await lockDue(client, options.tasks, options.limit);
     if (due.length === 0) return { schedules: 0, jobs: 0, newlyFailed: [] };
     const busy = await listBusy(client, due);
-    const decided = due.map((row) => {
+    const decided: Decided[] = [];
+    let bytes = 0;
+    for (const row of due) {
+      if (bytes >= options.bytesMax) break;
       const schedule = { ...row, is_busy: busy.has(row.id) };
-      return { schedule, decision: options.decide(schedule) };
-    });
+      const decision = options.decide(schedule);
+      if (decision.type === 'decided') bytes += decision.bytes;
+      decided.push({ schedule, decision });
+    }
     const { outcomes, jobs } = await makeJobs(client, decided);
     await writeOutcomes(client, outcomes);
     return {
-      schedules: due.length,
+      schedules: decided.length,
       jobs,
       newlyFailed: outcomes
         .filter(({ schedule, decision }) => decision.type === 'failed' && !schedule.has_error)
@@ -205,7 +218,7 @@ async function writeOutcomes(client: Queryable, outcomes: readonly Decided[]): P
         }
       : {
           id: schedule.id,
-          decidedUntil: schedule.now.toISOString(),
+          decidedUntil: decision.decidedUntil.toISOString(),
           nextDueAt: decision.nextDueAt?.toISOString() ?? null,
           lastTickAt: decision.lastTick?.at.toISOString() ?? null,
           lastOutcome: decision.lastTick?.outcome ?? null,

@@ -60,7 +60,12 @@ export interface NewSchedule {
   readonly fileIds: readonly string[];
 }
 
-const selectSql = `SELECT s.id, s.key, s.task, s.input, s.options, s.cron, s.timezone, s.every_ms, s.anchor_at, s.misfire, s.overlap,
+/** What a list shows of a schedule: all but what may be large. */
+export type ScheduleSummaryRow = Omit<ScheduleRow, 'input' | 'options'>;
+
+const selectSql = (
+  more: string,
+) => `SELECT ${more} s.id, s.key, s.task, s.cron, s.timezone, s.every_ms, s.anchor_at, s.misfire, s.overlap,
     s.is_paused, s.last_tick_at, s.last_outcome, s.error, s.created_at, s.updated_at, j.last_job, now() AS now
   FROM schedules s LEFT JOIN LATERAL (
     SELECT json_build_object('id', id, 'state', state, 'runAt', run_at) AS last_job FROM jobs
@@ -71,10 +76,10 @@ export async function findSchedule(
   tenantId: string,
   key: string,
 ): Promise<ScheduleRow | undefined> {
-  const { rows } = await db.query<ScheduleRow>(`${selectSql} WHERE s.tenant_id = $1 AND s.key = $2`, [
-    tenantId,
-    key,
-  ]);
+  const { rows } = await db.query<ScheduleRow>(
+    `${selectSql('s.input, s.options,')} WHERE s.tenant_id = $1 AND s.key = $2`,
+    [tenantId, key],
+  );
   return rows[0];
 }
 
@@ -83,9 +88,9 @@ export async function listSchedules(
   db: Queryable,
   tenantId: string,
   options: { limit: number; after?: string },
-): Promise<ScheduleRow[]> {
-  const { rows } = await db.query<ScheduleRow>(
-    `${selectSql} WHERE s.tenant_id = $1 AND ($2::text IS NULL OR s.key > $2) ORDER BY s.key LIMIT $3`,
+): Promise<ScheduleSummaryRow[]> {
+  const { rows } = await db.query<ScheduleSummaryRow>(
+    `${selectSql('')} WHERE s.tenant_id = $1 AND ($2::text IS NULL OR s.key > $2) ORDER BY s.key LIMIT $3`,
     [tenantId, options.after ?? null, options.limit],
   );
   return rows;

@@ -160,10 +160,39 @@ describe('F77: after an hour without a scheduler', () => {
   test('run-all makes so many jobs at most, the newest', async () => {
     await put({ misfire: 'run-all', timing: { type: 'every', everyMs: 1_000 } });
     await beDown(60 * minuteMs, 's', 500);
-    await scheduler.tick();
+    const { rows } = await db.query<{ nowMs: number }>(
+      'SELECT (extract(epoch FROM now()) * 1000)::float8 AS "nowMs"',
+    );
+    // More than one round should make in one transaction.
+    const first = await scheduler.tick();
+    expect(first.jobs).toBeGreaterThan(0);
+    expect(first.jobs).toBeLessThan(misfireJobsMax);
+    while ((await scheduler.tick()).jobs > 0);
+    const due = (await listJobs()).map((job) => job.dueMs).toSorted((a, b) => a - b);
+    // Those that became due meanwhile are beside the point.
+    expect(due.filter((at) => at <= (rows[0]?.nowMs ?? 0)).length).toBeLessThanOrEqual(misfireJobsMax);
+    expect(due.length).toBeGreaterThanOrEqual(misfireJobsMax - 20);
+    expect(due).toEqual(due.map((_, index) => (due[0] ?? 0) + index * 1_000));
+  });
+
+  test('large inputs are made up for in smaller steps, and none is left out', async () => {
+    const large = defineTask({ ...ping, input: z.any() });
+    const roomy = schedulerOf(db, { definitions: [large] });
+    await put({ misfire: 'run-all', input: { text: 'x'.repeat(1_000_000) } });
+    await put({ key: 'other', misfire: 'run-all', input: { text: 'x'.repeat(1_000_000) } });
+    for (const key of ['s', 'other']) await beDown(100 * minuteMs, key);
+    const counts: number[] = [];
+    for (;;) {
+      const { jobs } = await roomy.tick();
+      if (jobs === 0) break;
+      counts.push(jobs);
+    }
+    expect(counts).toEqual([8, 8, 4]);
     const jobs = await listJobs();
-    expect(jobs).toHaveLength(misfireJobsMax);
-    expect(Math.round((jobs[0]?.agoMs ?? 0) / 1_000)).toBe(misfireJobsMax);
+    for (const key of ['s', 'other']) {
+      const minutes = jobs.filter((job) => job.key === key).map((job) => Math.round(job.agoMs / minuteMs));
+      expect(minutes.toSorted((a, b) => b - a)).toEqual([95, 85, 75, 65, 55, 45, 35, 25, 15, 5]);
+    }
   });
 
   test('a cron expression is made up for like an interval', async () => {

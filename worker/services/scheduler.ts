@@ -26,6 +26,13 @@ const idleMs = 500;
 /** Others are working on all that is due. */
 const takenMs = 50;
 const batch = 100;
+/**
+ * Of the jobs that one schedule, and one round, makes, in bytes of input. A job counts for 16 KiB at least. What an outage has
+ * left behind is made in several rounds.
+ */
+const scheduleBytesMax = 4 * 1024 * 1024;
+const roundBytesMax = 2 * scheduleBytesMax;
+const jobBytesMin = 16 * 1024;
 /** While too many jobs wait nothing is made; ticks stay due, and what is late then is a misfire. */
 const backlogFullMs = 5_000;
 
@@ -48,7 +55,7 @@ export function createScheduler(options: {
   let backlog = { isFull: false, validUntilMs: 0 };
 
   async function tick(): Promise<TickResult> {
-    return tickSchedules(db, { tasks, limit: batch, decide });
+    return tickSchedules(db, { tasks, limit: batch, bytesMax: roundBytesMax, decide });
   }
 
   async function runOnce(): Promise<number> {
@@ -97,11 +104,17 @@ export function createScheduler(options: {
     if (checked.type === 'failed') return checked;
 
     const ticks = ticksOf(timingOf(schedule));
-    const nextDueAt = ticks.next(now) ?? null;
     const last = ticks.newest({ after, until: now, count: 1 }).at(-1);
-    if (last === undefined) return { type: 'decided', jobs: [], nextDueAt, lastTick: undefined };
+    const undue = { jobs: [], bytes: 0, decidedUntil: now, nextDueAt: ticks.next(now) ?? null };
+    if (last === undefined) return { type: 'decided', ...undue, lastTick: undefined };
     const chosen = chooseTicks(ticks, { after, now, misfire });
-    const made = schedule.overlap === 'allow' ? chosen : schedule.is_busy ? [] : chosen.slice(-1);
+    if (chosen.length === 0 || schedule.is_busy) {
+      const outcome = chosen.length === 0 ? 'misfire' : 'overlap';
+      return { type: 'decided', ...undue, lastTick: { at: last, outcome } };
+    }
+    const wanted = schedule.overlap === 'skip' ? chosen.slice(-1) : chosen;
+    const jobBytes = Math.max(jobBytesMin, JSON.stringify(schedule.input).length);
+    const made = wanted.slice(0, Math.max(1, Math.floor(scheduleBytesMax / jobBytes)));
     const jobs = made.map((dueAt, index) => {
       const job = toNewJob(definition, {
         tenantId,
@@ -121,8 +134,16 @@ export function createScheduler(options: {
         },
       };
     });
-    const outcome = jobs.length > 0 ? 'job' : chosen.length > 0 ? 'overlap' : 'misfire';
-    return { type: 'decided', jobs, nextDueAt, lastTick: { at: last, outcome } };
+    // The next round goes on after the last of these.
+    const decidedUntil = made.length < wanted.length ? (made.at(-1) ?? now) : now;
+    return {
+      type: 'decided',
+      jobs,
+      bytes: made.length * jobBytes,
+      decidedUntil,
+      nextDueAt: ticks.next(decidedUntil) ?? null,
+      lastTick: { at: decidedUntil < now ? decidedUntil : last, outcome: 'job' },
+    };
   }
 
   return { ...createLoop({ name: 'scheduler', runOnce, log }), tick };
