@@ -62,7 +62,7 @@ export async function startServers(): Promise<BenchServers> {
           dataDir,
           async empty() {
             await runSql(adminUrl, [
-              'TRUNCATE jobs, attempts, events, job_inputs, job_logs, idempotency_keys, effects, files',
+              'TRUNCATE jobs, files, events, idempotency_keys CASCADE',
               'UPDATE queues SET window_size = DEFAULT',
               'CHECKPOINT',
             ]);

@@ -62,7 +62,9 @@ const snoozeMsMax = 7 * 86_400_000;
 
 /** Resolves when the slot is free for another job. `runs` lists the run until its end was written. */
 export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<void> {
-  const ending = new Set<Promise<void>>();
+  let ending = 0;
+  /** Slots that wait until fewer runs are ending. */
+  const waiting: (() => void)[] = [];
   return async (delivery) => {
     crashPoint('run.before-claim');
     const job = await deps.claims.add(delivery);
@@ -74,16 +76,17 @@ export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<
     if (task === undefined) throw new Error(`Claimed a job of the unknown task "${job.task}".`);
     const run = deps.runs.start({ jobId: job.id, fence: job.fence, task: job.task });
     const executed = await execute(deps, job, task, run);
-    const ended = end(deps, executed)
+    ending += 1;
+    void end(deps, executed)
       .catch((err: unknown) =>
         deps.log.error({ jobId: job.id, err }, 'the end of a run could not be written'),
       )
-      .finally(() => {
+      .then(() => {
         deps.runs.end(run);
-        ending.delete(ended);
+        ending -= 1;
+        waiting.shift()?.();
       });
-    ending.add(ended);
-    while (ending.size > deps.endingMax) await Promise.race(ending);
+    if (ending > deps.endingMax) await new Promise<void>((resolve) => waiting.push(resolve));
   };
 }
 
