@@ -20,26 +20,45 @@ export function createApp(deps: ApiDeps): Express {
   app.set('trust proxy', false);
   setPublicUrl(app, deps.config.WINDLASS_PUBLIC_URL);
   app.use(requestId);
-  app.use(
-    helmet({
-      contentSecurityPolicy: {
-        useDefaults: false,
-        directives: {
-          'default-src': ["'none'"],
-          'base-uri': ["'none'"],
-          'form-action': ["'self'"],
-          'frame-ancestors': ["'none'"],
-        },
-      },
-      crossOriginResourcePolicy: { policy: 'same-site' },
-      // Set by whoever terminates TLS.
-      strictTransportSecurity: false,
-    }),
-  );
+  app.use(securityHeaders());
   for (const route of routes) app[route.method](route.path, createHandler(deps, route));
   app.use(createFallback());
   app.use(createErrorHandler(deps.log));
   return app;
+}
+
+/**
+ * Pages get all of helmet. Calls answer JSON or files to programs: they get the headers that say something about those
+ * (OWASP REST Security Cheat Sheet), because eight more headers on every answer took a twentieth of the time of a call.
+ */
+function securityHeaders(): RequestHandler {
+  const contentSecurityPolicy =
+    "default-src 'none';base-uri 'none';form-action 'self';frame-ancestors 'none'";
+  const forPages = helmet({
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: Object.fromEntries(
+        contentSecurityPolicy.split(';').map((directive) => {
+          const [name = '', ...sources] = directive.split(' ');
+          return [name, sources];
+        }),
+      ),
+    },
+    crossOriginResourcePolicy: { policy: 'same-site' },
+    // Set by whoever terminates TLS.
+    strictTransportSecurity: false,
+  });
+  return (req, res, next) => {
+    if (!req.path.startsWith('/v1/')) {
+      forPages(req, res, next);
+      return;
+    }
+    res.setHeader('Content-Security-Policy', contentSecurityPolicy);
+    res.setHeader('Cross-Origin-Resource-Policy', 'same-site');
+    res.setHeader('Referrer-Policy', 'no-referrer');
+    res.setHeader('X-Content-Type-Options', 'nosniff');
+    next();
+  };
 }
 
 /** `X-Request-Id` of the caller when it is a plain token, else a new one. It is in every answer and every log line. */

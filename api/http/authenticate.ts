@@ -3,7 +3,7 @@
  * key is stored; a key whose checksum is wrong never reaches the database. A key set by WINDLASS_API_KEY may be
  * any 24 or more visible characters.
  */
-import { createHash, randomInt } from 'node:crypto';
+import { hash, randomInt } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { findUsableKey, touchKeys, type ApiKeyRow, type NewApiKey, type Scope } from '#shared/db/api-keys.ts';
 import type { Db } from '#shared/db/pool.ts';
@@ -35,15 +35,14 @@ export function createAuthenticate(options: { db: Db; isOff: boolean }): Authent
 
   return async (authorization) => {
     const key = readBearer(authorization);
-    const hash = createHash('sha256').update(key).digest();
-    const cacheKey = hash.toString('base64');
-    let entry = cache.get(cacheKey);
+    const digest = hash('sha256', key, 'hex');
+    let entry = cache.get(digest);
     if (entry === undefined || entry.untilMs < performance.now()) {
       // Looked up by its digest, so that the time of the look-up says nothing about the key itself.
-      const row = await findUsableKey(db, hash);
+      const row = await findUsableKey(db, Buffer.from(digest, 'hex'));
       entry = { row, untilMs: performance.now() + cacheMs };
       if (cache.size >= cacheMax) cache.clear();
-      cache.set(cacheKey, entry);
+      cache.set(digest, entry);
     }
     const { row } = entry;
     if (row === undefined)
@@ -108,7 +107,7 @@ export function makeKey(options: {
       name: options.name,
       prefix: secret.slice(0, 8),
       last4: secret.slice(-4),
-      hash: createHash('sha256').update(secret).digest(),
+      hash: hash('sha256', secret, 'buffer'),
       scopes: options.scopes,
       expiresAt: options.expiresAt ?? null,
     },

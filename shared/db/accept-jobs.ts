@@ -59,7 +59,6 @@ export type Acceptance =
       readonly type: 'accepted';
       readonly state: JobState;
       readonly createdAt: Date;
-      readonly runAt: Date;
       readonly isDispatched: boolean;
     }
   | { readonly type: 'duplicate' };
@@ -86,7 +85,6 @@ interface AcceptedRow {
   id: string;
   state: JobState;
   created_at: Date;
-  run_at: Date;
   dispatched: boolean;
 }
 
@@ -143,11 +141,11 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms')) AS due(at)
   LEFT JOIN gate ON gate.name = r.queue
-  RETURNING id, tenant_id, state, created_at, run_at, dispatched_at IS NOT NULL AS dispatched
+  RETURNING id, tenant_id, state, created_at, dispatched_at IS NOT NULL AS dispatched
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.' || state FROM job
 )
-SELECT id, state, created_at, run_at, dispatched FROM job`;
+SELECT id, state, created_at, dispatched FROM job`;
 
 const insertStatements = {
   plain: { name: 'accept-jobs', text: insertSql({ isPlain: true }) },
@@ -213,7 +211,7 @@ function placesOf(jobs: readonly NewJob[]): (number | 'NULL')[] {
 async function findAccepted(db: Db, job: NewJob, cause: unknown): Promise<Acceptance> {
   try {
     const { rows } = await db.query<AcceptedRow>(
-      'SELECT id, state, created_at, run_at, dispatched_at IS NOT NULL AS dispatched FROM jobs WHERE id = $1',
+      'SELECT id, state, created_at, dispatched_at IS NOT NULL AS dispatched FROM jobs WHERE id = $1',
       [job.id],
     );
     if (rows[0] !== undefined) return toAcceptance(rows[0]);
@@ -230,7 +228,6 @@ function toAcceptance(row: AcceptedRow | undefined): Acceptance {
     type: 'accepted',
     state: row.state,
     createdAt: row.created_at,
-    runAt: row.run_at,
     isDispatched: row.dispatched,
   };
 }
