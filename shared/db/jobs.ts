@@ -132,3 +132,14 @@ export async function saveProgress(
     [JSON.stringify(items)],
   );
 }
+
+/** One of the jobs, of any tenant, that somebody has something to do for now: waiting for a worker, running, or due. */
+export async function findOpenJob(
+  db: Queryable,
+): Promise<{ readonly id: string; readonly task: string; readonly state: JobState } | undefined> {
+  const { rows } = await db.query<{ id: string; task: string; state: JobState }>(
+    `SELECT id, task, state FROM jobs
+     WHERE state IN ('queued', 'active') OR (state IN ('scheduled', 'retrying') AND run_at <= now()) LIMIT 1`,
+  );
+  return rows[0];
+}

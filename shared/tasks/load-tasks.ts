@@ -23,7 +23,7 @@ export class TaskLoadError extends Error {
 
 let areHooksRegistered = false;
 
-/** Maps `windlass/task` (and `zod`, which comes with it) for modules outside the repository. Idempotent. */
+/** Maps `windlass/task` and `windlass/testing` (and `zod`, which comes with it) for modules outside the repository. Idempotent. */
 export function registerTaskImports(): void {
   if (areHooksRegistered) return;
   areHooksRegistered = true;
