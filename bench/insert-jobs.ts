@@ -8,9 +8,16 @@ import { uuidv7 } from '#shared/ids.ts';
  */
 export async function insertWaitingJobs(
   db: Db,
-  options: { task: string; queue: string; count: number; input?: unknown; inputFiles?: readonly string[] },
+  options: {
+    task: string;
+    queue: string;
+    count: number;
+    tenantId?: string;
+    input?: unknown;
+    inputFiles?: readonly string[];
+  },
 ): Promise<void> {
-  const { task, queue, count, input = { n: 1 }, inputFiles = [] } = options;
+  const { task, queue, count, tenantId = 'default', input = { n: 1 }, inputFiles = [] } = options;
   await db.query('INSERT INTO queues (name) VALUES ($1) ON CONFLICT DO NOTHING', [queue]);
   const accepts = createAcceptJobs(db);
   for (let added = 0; added < count; added += 5_000) {
@@ -18,7 +25,7 @@ export async function insertWaitingJobs(
       Array.from({ length: Math.min(5_000, count - added) }, () =>
         accepts.add({
           id: uuidv7(),
-          tenantId: 'default',
+          tenantId,
           task,
           queue,
           priority: 0,
@@ -40,4 +47,25 @@ export async function insertWaitingJobs(
   }
   // What this process would have added to Redis at once waits for the feeder like the rest.
   await db.query('UPDATE jobs SET dispatched_at = NULL WHERE dispatched_at IS NOT NULL');
+}
+
+/** The same, for very many: one is accepted, and its row repeated. */
+export async function multiplyWaitingJob(
+  db: Db,
+  options: { task: string; queue: string; count: number },
+): Promise<void> {
+  await insertWaitingJobs(db, { ...options, count: 1 });
+  const { rows } = await db.query<{ names: string }>(
+    `SELECT string_agg(quote_ident(column_name), ', ') AS names FROM information_schema.columns
+     WHERE table_name = 'jobs' AND table_schema = 'public' AND column_name <> 'id' AND is_generated = 'NEVER'`,
+  );
+  const names = rows[0]?.names ?? '';
+  for (let made = 1; made < options.count; made += 50_000) {
+    await db.query(
+      `INSERT INTO jobs (id, ${names}) SELECT uuidv7(), ${names} FROM (SELECT * FROM jobs LIMIT 1) AS one
+       CROSS JOIN generate_series(1, $1)`,
+      [Math.min(50_000, options.count - made)],
+    );
+  }
+  await db.query('VACUUM (ANALYZE) jobs');
 }

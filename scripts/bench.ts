@@ -1,18 +1,23 @@
 /**
- * `npm run bench [-- names of measures] [--quick] [--runs 5]`: measures the service on this machine, each figure beside a reference
+ * `npm run bench [-- names of measures] [--quick] [--runs 5] [--celery]`: measures the service on this machine, each figure beside a reference
  * of the same minute. Results of a full run are written to bench/results/.
  */
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { measures } from '../bench/measures/index.ts';
+import { extraMeasures, measures as standardMeasures } from '../bench/measures/index.ts';
 import type { Figure } from '../bench/measure.ts';
 import { renderTable, writeReport } from '../bench/report.ts';
 import { startServers } from '../bench/servers.ts';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { quick: { type: 'boolean', default: false }, runs: { type: 'string', default: '5' } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    runs: { type: 'string', default: '5' },
+    celery: { type: 'boolean', default: false },
+  },
 });
+const measures = values.celery ? [...standardMeasures, ...extraMeasures] : standardMeasures;
 const unknown = positionals.filter((name) => !measures.some((measure) => measure.name === name));
 if (unknown.length > 0) {
   process.stderr.write(

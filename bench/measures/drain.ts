@@ -44,7 +44,7 @@ interface Size {
   readonly total: number;
 }
 
-async function drainOurs(world: BenchWorld, concurrency: number, size: Size): Promise<number> {
+export async function drainOurs(world: BenchWorld, concurrency: number, size: Size): Promise<number> {
   await world.empty();
   return withDb(world, async (db) => {
     await insertWaitingJobs(db, { task: 'test.noop', queue: 'noop', count: size.total });

@@ -128,8 +128,9 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
 }
 
 // Tenants in turn: the recursive query steps through the tenants that wait (one index probe each), each gives at
-// most its share, oldest rank first, and the first of each go before the second of any. num_nulls() is IS NULL in words
-// that the planner does not know: with those that it does it joins through jobs_waiting and reads the whole backlog.
+// most its share, oldest rank first, and the first of each go before the second of any. The ids are
+// handed over as an array, and num_nulls() is IS NULL in words that the planner does not know: in all other ways it joins the
+// whole backlog, through the partial index that fits or by hashing it (0.8 s with 1,000,000 jobs).
 const pickSql = `
 WITH RECURSIVE tenant AS (
   (SELECT tenant_id FROM jobs WHERE queue = $1 AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
@@ -147,8 +148,8 @@ WITH RECURSIVE tenant AS (
 ), picked AS (
   SELECT id FROM turns ORDER BY turn, rank_at, id LIMIT $2
 )
-UPDATE jobs j SET dispatched_at = now() FROM picked
-WHERE j.id = picked.id AND j.state = 'queued' AND num_nulls(j.dispatched_at) = 1
+UPDATE jobs j SET dispatched_at = now()
+WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) AND j.state = 'queued' AND num_nulls(j.dispatched_at) = 1
 RETURNING j.id, j.fence`;
 
 async function pickNext(
