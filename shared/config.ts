@@ -150,6 +150,9 @@ export const configSchema = z.object({
   WINDLASS_HOST_MEMORY_MAX: int(2 * GiB, 64 * MiB).describe(
     'Memory one task host may allocate, in bytes, beyond what V8 reserves for code (RLIMIT_DATA).',
   ),
+  WINDLASS_MEMORY_RESERVE: int(256 * MiB, 0).describe(
+    'While less memory than this is left on the machine or in its container, a worker that runs something starts no further task host job, in bytes. 0: never waits.',
+  ),
   WINDLASS_HOST_RECYCLE_RSS: int(512 * MiB, 32 * MiB).describe(
     'A task host whose resident memory is above this after a job is replaced, in bytes.',
   ),

@@ -27,7 +27,9 @@ import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
+import { readAvailableMemory } from './available-memory.ts';
 import { createReports } from './job-reports.ts';
+import { createMemoryGate } from './memory-gate.ts';
 import { createOutputStore } from './output-store.ts';
 import { createRunJob } from './run-job.ts';
 import { createRuns } from './runs.ts';
@@ -190,6 +192,15 @@ const runJob = createRunJob({
   log,
 });
 
+const memory = createMemoryGate({
+  reserveBytes: config.WINDLASS_MEMORY_RESERVE,
+  availableBytes: readAvailableMemory,
+  isBusy: () => runs.list().length > 0,
+  log,
+});
+const queuesOfHosts = new Set(
+  definitions.filter((task) => task.isolation === 'process').map((task) => task.queue),
+);
 const consumers = queues.map((queue) =>
   createConsumer({
     queue,
@@ -197,9 +208,10 @@ const consumers = queues.map((queue) =>
     prefix: config.REDIS_PREFIX,
     connect: () => createConsumerConnection(config.REDIS_URL, log),
     deliveries,
-    work: (delivery) => {
+    work: async (delivery) => {
       feeder.noteTaken();
-      return runJob(delivery);
+      if (queuesOfHosts.has(queue)) await memory.enter();
+      await runJob(delivery);
     },
     onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),
     log,

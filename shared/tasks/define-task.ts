@@ -37,7 +37,7 @@ export interface TaskDefinition<Input extends z.ZodType = z.ZodType, Output exte
   /** Attempts of a job that says nothing, and the most it may ask for. */
   readonly attempts: { readonly default: number; readonly max: number };
   readonly backoff: Backoff;
-  /** Hard limit of one attempt in ms. The handler's signal is aborted `graceMs` before the kill. */
+  /** Limit of one attempt in ms: then the handler's signal is aborted, and its process is killed 2.5 s later. */
   readonly timeoutMs: { readonly default: number; readonly max: number };
   /** Deaths of the host or worker during this job before it is given up with the code `crashed`. */
   readonly crashesMax: number;

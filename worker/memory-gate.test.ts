@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, test } from 'vitest';
+import { createLogger } from '#shared/log.ts';
+import { readAvailableMemory } from './available-memory.ts';
+import { createMemoryGate } from './memory-gate.ts';
+
+function setup(start: { available: number; isBusy: boolean; reserve?: number }) {
+  const state = { ...start };
+  const entered: number[] = [];
+  const gate = createMemoryGate({
+    reserveBytes: start.reserve ?? 100,
+    availableBytes: () => state.available,
+    isBusy: () => state.isBusy,
+    lookEveryMs: 1,
+    log: createLogger({ service: 'test', level: 'silent' }),
+  });
+  const enter = async (id: number): Promise<void> => {
+    await gate.enter();
+    entered.push(id);
+  };
+  return { state, entered, enter };
+}
+
+test('a job waits while memory is short and others run, and goes on when they have given it back', async () => {
+  const { state, entered, enter } = setup({ available: 99, isBusy: true });
+  const waiting = enter(1);
+  await sleep(20);
+  expect(entered).toEqual([]);
+  state.available = 100;
+  await waiting;
+  expect(entered).toEqual([1]);
+});
+
+test('where nothing runs a job goes on, however little memory there is', async () => {
+  const { entered, enter } = setup({ available: 1, isBusy: false });
+  await enter(1);
+  expect(entered).toEqual([1]);
+});
+
+test('while memory is short jobs go on one at a time, each when those before it have shown what they take', async () => {
+  const { state, entered, enter } = setup({ available: 1, isBusy: false });
+  const first = enter(1).then(() => {
+    state.isBusy = true;
+  });
+  const second = enter(2);
+  await first;
+  await sleep(20);
+  expect(entered).toEqual([1]);
+  state.isBusy = false;
+  await second;
+});
+
+test('a reserve of 0 lets everything through', async () => {
+  const { entered, enter } = setup({ available: 0, isBusy: true, reserve: 0 });
+  await enter(1);
+  expect(entered).toEqual([1]);
+});
+
+test('the container decides where it has less than the machine, and cached files count as free', () => {
+  const files: Record<string, string> = {
+    '/proc/meminfo': 'MemTotal:       8000 kB\nMemAvailable:   4000 kB\n',
+    '/sys/fs/cgroup/memory.max': '2000000\n',
+    '/sys/fs/cgroup/memory.current': '1900000\n',
+    '/sys/fs/cgroup/memory.stat': 'anon 100\ninactive_file 400000\n',
+  };
+  const read = (path: string): string => {
+    const text = files[path];
+    if (text === undefined) throw new Error('ENOENT');
+    return text;
+  };
+  expect(readAvailableMemory(read)).toBe(500_000);
+  files['/sys/fs/cgroup/memory.max'] = 'max\n';
+  expect(readAvailableMemory(read)).toBe(4_096_000);
+  delete files['/sys/fs/cgroup/memory.max'];
+  expect(readAvailableMemory(read)).toBe(4_096_000);
+});

@@ -1,0 +1,56 @@
+/**
+ * Keeps a worker from taking jobs that the machine has no memory for: the kernel would kill a task host in the middle of
+ * another job. Deliveries wait here, before they are claimed. One is let through at a time while memory is short, because what
+ * a job takes shows only after a while; and always when nothing runs, so that a small machine works, one job after another.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from '#shared/log.ts';
+
+export interface MemoryGate {
+  /** Resolves when there is memory for a job. */
+  enter(): Promise<void>;
+}
+
+const lookEveryMs = 250;
+
+export function createMemoryGate(options: {
+  /** Bytes that must be left; 0 lets everything through. */
+  reserveBytes: number;
+  availableBytes: () => number;
+  /** Does anything run that will give memory back? */
+  isBusy: () => boolean;
+  /** Default 250. */
+  lookEveryMs?: number;
+  log: Logger;
+}): MemoryGate {
+  const { reserveBytes, availableBytes, isBusy, log } = options;
+  let isShort = false;
+  let last: Promise<void> = Promise.resolve();
+
+  async function waitForMemory(): Promise<void> {
+    for (;;) {
+      const available = availableBytes();
+      if (available >= reserveBytes) break;
+      if (!isShort) {
+        log.warn({ available, reserve: reserveBytes }, 'memory is short: jobs wait until others have ended');
+        isShort = true;
+      }
+      if (!isBusy()) return;
+      await sleep(options.lookEveryMs ?? lookEveryMs);
+    }
+    if (isShort) log.info('memory is there again');
+    isShort = false;
+  }
+
+  return {
+    enter() {
+      if (reserveBytes === 0) return Promise.resolve();
+      const entered = last.then(waitForMemory);
+      // What this one takes has to show before the next one looks.
+      last = entered.then(async () => {
+        if (isShort) await sleep(options.lookEveryMs ?? lookEveryMs);
+      });
+      return entered;
+    },
+  };
+}
