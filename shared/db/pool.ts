@@ -100,13 +100,16 @@ export async function inTransaction<Value>(
     return value;
   } catch (err) {
     failure = err instanceof Error ? err : new Error(String(err));
-    await client.query('ROLLBACK').catch(() => {});
+    // Closing a lost connection rolls back, too; on one that answers nothing, ROLLBACK would wait as long again.
+    if (!isLost(failure)) await client.query('ROLLBACK').catch(() => {});
     throw err;
   } finally {
-    client.release(
-      failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)),
-    );
+    client.release(failure !== undefined && isLost(failure));
   }
+}
+
+function isLost(failure: Error): boolean {
+  return failure instanceof AmbiguousCommitError || isConnectionLost(failure);
 }
 
 /** The connection was lost while a commit was under way: only reading the row can tell what happened. */
