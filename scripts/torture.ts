@@ -52,12 +52,10 @@ async function findPlanted(name: string): Promise<number> {
   if (chosen.length === 0) return fail(`--plant takes all, ${plants.map((plant) => plant.name).join(', ')}.`);
   let missed = 0;
   for (const plant of chosen) {
-    const { isRed, output } = await torturePlant(plant, seed);
-    const first = output.split('\n').find((line) => /^I\d+/.test(line));
-    say(
-      `${isRed ? 'red, as it must be' : 'NOT FOUND'}: ${plant.name} (seed ${seed})${first === undefined ? '' : `\n    ${first}`}`,
-    );
-    if (isRed) continue;
+    const { isFound, problems, output } = await torturePlant(plant, seed);
+    say(`${isFound ? 'found' : 'NOT FOUND'}: ${plant.name} (seed ${seed})`);
+    for (const problem of problems) say(`    ${problem.slice(0, 200)}`);
+    if (isFound) continue;
     missed += 1;
     say(output);
   }

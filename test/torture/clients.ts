@@ -133,6 +133,8 @@ function post(
   const jobOptions = { ...wanted.options, tags: [requestTag(request)] };
   const headers: Record<string, string> = key === null ? {} : { 'idempotency-key': key };
   const body = () => {
+    if (wanted.file?.way === 'slow form')
+      return slowForm({ task: wanted.task, options: JSON.stringify(jobOptions), text: wanted.file.text });
     if (wanted.file?.way !== 'form') return JSON.stringify({ task: wanted.task, input, options: jobOptions });
     const form = new FormData();
     form.set('task', wanted.task);
@@ -140,7 +142,8 @@ function post(
     form.set('file', new Blob([wanted.file.text], { type: 'text/plain' }), 'text.txt');
     return form;
   };
-  if (wanted.file?.way !== 'form') headers['content-type'] = 'application/json';
+  if (wanted.file?.way === 'slow form') headers['content-type'] = `multipart/form-data; boundary=${boundary}`;
+  else if (wanted.file?.way !== 'form') headers['content-type'] = 'application/json';
   return options.client.request('POST', '/v1/jobs', {
     key: tenant.key,
     isRepeatable: key !== null,
@@ -148,6 +151,23 @@ function post(
     body,
     ...(first !== undefined && { first }),
   });
+}
+
+const boundary = 'torture-boundary';
+const slowFormMs = 1_500;
+
+/** The file comes first, and then nothing for a while: its bytes are stored, and their row is not there yet. */
+function slowForm(form: { task: string; options: string; text: string }): ReadableStream<Uint8Array> {
+  const part = (disposition: string, content: string) =>
+    Buffer.from(`--${boundary}\r\nContent-Disposition: form-data; ${disposition}\r\n\r\n${content}\r\n`);
+  async function* parts() {
+    yield part('name="file"; filename="text.txt"', form.text);
+    yield part('name="task"', form.task);
+    await sleep(slowFormMs);
+    yield part('name="options"', form.options);
+    yield Buffer.from(`--${boundary}--\r\n`);
+  }
+  return ReadableStream.from(parts()) as ReadableStream<Uint8Array>;
 }
 
 /** The upload has a key of its own. */

@@ -10,8 +10,8 @@ export interface WantedJob {
   readonly hasKey: boolean;
   /** How many clients send it at the same moment, with the same key. Default 1. */
   readonly copies?: number;
-  /** Sent as multipart with the job, or uploaded before it. */
-  readonly file?: { readonly text: string; readonly way: 'form' | 'stored' };
+  /** Sent as multipart with the job, at once or with a pause after the file, or uploaded before the job. */
+  readonly file?: { readonly text: string; readonly way: 'form' | 'slow form' | 'stored' };
   readonly cancelAfterMs?: number;
   /** Goes into the history; `judge` gets it back. */
   readonly expected: Readonly<Record<string, unknown>>;
@@ -127,7 +127,7 @@ export const jobKinds: readonly JobKind[] = [
     weight: 5,
     make(random) {
       const text = `${random.int(0, 1_000_000)} abcdefghij\n`.repeat(random.int(1, 5_000));
-      const way = random.pick(['form', 'stored'] as const);
+      const way = random.pick(['form', 'slow form', 'stored'] as const);
       const sha256 = createHash('sha256').update(text.toUpperCase()).digest('hex');
       return {
         task: 'test.files',
@@ -211,6 +211,17 @@ export const jobKinds: readonly JobKind[] = [
     make: (_random, { postUrl }) => ({
       task: 'test.post',
       input: { url: postUrl },
+      hasKey: true,
+      expected: {},
+    }),
+    judge: succeededWith((job) => job.posts >= 1 && isOneFinished(job.effects)),
+  },
+  {
+    name: 'slow post',
+    weight: 3,
+    make: (random, { postUrl }) => ({
+      task: 'test.post',
+      input: { url: postUrl, delayMs: random.int(1_000, 5_000) },
       hasKey: true,
       expected: {},
     }),

@@ -28,14 +28,21 @@ function plantInto(source: string, { file, text, by }: Edit, name: string): stri
   );
 }
 
-/** @returns the output of the torture and whether it turned red, as it must. */
-export async function torturePlant(plant: Plant, seed: number): Promise<{ isRed: boolean; output: string }> {
+export interface PlantReport {
+  /** Did the torture report what the bug breaks? */
+  readonly isFound: boolean;
+  /** One problem of each invariant: that says enough about a bug that was planted. */
+  readonly problems: readonly string[];
+  readonly output: string;
+}
+
+export async function torturePlant(plant: Plant, seed: number): Promise<PlantReport> {
   const dir = mkdtempSync(join(tmpdir(), 'windlass-plant-'));
   try {
     for (const name of copied) cpSync(join(root, name), join(dir, name), { recursive: true });
     symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
     applyEdits(root, plant, dir);
-    const { minutes = 0.4, rate = 20, faults } = plant;
+    const { minutes = 0.4, rate = 12, faults } = plant;
     const child = spawn(
       process.execPath,
       [
@@ -44,13 +51,21 @@ export async function torturePlant(plant: Plant, seed: number): Promise<{ isRed:
         `--minutes=${minutes}`,
         `--rate=${rate}`,
         `--faults=${faults.join(',')}`,
-        '--drain=30',
-        '--workers=2',
+        '--drain=60',
+        '--workers=3',
       ],
       { cwd: dir, stdio: ['ignore', 'pipe', 'inherit'] },
     );
     const [output, [code]] = await Promise.all([text(child.stdout), once(child, 'exit')]);
-    return { isRed: code === 1 && output.includes('invariant(s) do not hold'), output };
+    const byInvariant = Map.groupBy(
+      output.split('\n').filter((line) => /^I\d+/.test(line)),
+      (line) => /^I\d+/.exec(line)?.[0] ?? '',
+    );
+    return {
+      isFound: code === 1 && plant.breaks.some((invariant) => byInvariant.has(invariant)),
+      problems: [...byInvariant.values()].flatMap(([first]) => first ?? []),
+      output,
+    };
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }

@@ -4,12 +4,14 @@
  */
 export interface Plant {
   readonly name: string;
+  /** The invariants of which at least one has to be reported; something else may be wrong for other reasons. */
+  readonly breaks: readonly string[];
   readonly edits: readonly Edit[];
   /** The faults that bring it to light; the fewer, the sooner. */
   readonly faults: readonly string[];
   /** Default 0.4. */
   readonly minutes?: number;
-  /** Default 20. */
+  /** Default 12. */
   readonly rate?: number;
 }
 
@@ -26,6 +28,7 @@ const harmless = ['redis-forget-scripts'];
 export const plants: readonly Plant[] = [
   {
     name: 'settle-without-fence',
+    breaks: ['I3', 'I8', 'I9'],
     edits: [
       {
         file: 'shared/db/settle-runs.ts',
@@ -38,6 +41,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'claim-without-fence-and-state',
+    breaks: ['I3', 'I8', 'I9'],
     edits: [
       {
         file: 'shared/db/claim-jobs.ts',
@@ -49,6 +53,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'claim-without-raising-the-fence',
+    breaks: ['I2'],
     edits: [
       {
         file: 'shared/db/claim-jobs.ts',
@@ -60,6 +65,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'acknowledged-before-the-commit',
+    breaks: ['I1', 'I4'],
     edits: [
       {
         file: 'api/accept-job.ts',
@@ -73,6 +79,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'accept-guesses-after-a-lost-answer',
+    breaks: ['I6'],
     edits: [
       {
         file: 'shared/db/accept-jobs.ts',
@@ -82,10 +89,11 @@ export const plants: readonly Plant[] = [
     ],
     faults: ['postgres-answer-lost'],
     minutes: 1,
-    rate: 30,
+    rate: 20,
   },
   {
     name: 'key-inserted-without-asking',
+    breaks: ['I4'],
     edits: [
       {
         file: 'shared/db/accept-jobs.ts',
@@ -97,6 +105,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'no-repair',
+    breaks: ['I2'],
     edits: [
       {
         file: 'worker/services/feeder.ts',
@@ -108,6 +117,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'reaper-ignores-leases',
+    breaks: ['I9'],
     edits: [
       {
         file: 'shared/db/workers.ts',
@@ -119,11 +129,13 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'reaper-leaves-jobs-of-the-dead',
+    breaks: ['I2'],
     edits: [{ file: 'shared/db/workers.ts', text: 'LIMIT 500', by: 'LIMIT 0' }],
     faults: ['kill-worker'],
   },
   {
     name: 'settle-guesses-after-a-lost-answer',
+    breaks: ['I6'],
     edits: [
       {
         file: 'shared/db/settle-runs.ts',
@@ -133,10 +145,11 @@ export const plants: readonly Plant[] = [
     ],
     faults: ['postgres-answer-lost'],
     minutes: 1,
-    rate: 30,
+    rate: 20,
   },
   {
     name: 'claims-with-a-lost-answer-stay',
+    breaks: ['I2'],
     edits: [
       {
         file: 'worker/services/lease-keeper.ts',
@@ -149,6 +162,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'cancel-does-not-reach-the-run',
+    breaks: ['I2'],
     edits: [
       {
         file: 'worker/services/lease-keeper.ts',
@@ -160,6 +174,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'outputs-are-not-discarded',
+    breaks: ['I11'],
     edits: [
       {
         file: 'worker/output-store.ts',
@@ -174,10 +189,25 @@ export const plants: readonly Plant[] = [
     ],
     faults: ['kill-worker', 'freeze-worker-beyond-lease', 'postgres-freeze'],
     minutes: 1.5,
-    rate: 40,
+    rate: 25,
+  },
+  {
+    name: 'orphans-judged-by-the-clock-of-the-process',
+    breaks: ['I6'],
+    edits: [
+      {
+        file: 'worker/services/janitor.ts',
+        text: 'const ageMs = olderThanMs + (await measureLead());',
+        by: 'const ageMs = olderThanMs;',
+      },
+    ],
+    faults: ['shift-clock-worker', 'kill-worker'],
+    minutes: 1,
+    rate: 25,
   },
   {
     name: 'inputs-are-not-released',
+    breaks: ['I11'],
     edits: [
       {
         file: 'shared/db/settle-runs.ts',
@@ -189,6 +219,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'due-too-early',
+    breaks: ['I6'],
     edits: [
       {
         file: 'shared/db/feed-queues.ts',
@@ -200,6 +231,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'attempts-are-not-counted',
+    breaks: ['I9'],
     edits: [
       {
         file: 'shared/db/settle-runs.ts',
@@ -211,6 +243,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'other-tenants-see-jobs',
+    breaks: ['I12'],
     edits: [
       {
         file: 'shared/db/jobs.ts',

@@ -27,7 +27,7 @@ export interface RetryingClient {
       key: string;
       isRepeatable: boolean;
       headers?: Readonly<Record<string, string>>;
-      body?: () => string | FormData;
+      body?: () => string | FormData | ReadableStream<Uint8Array>;
       /** Which api is asked first. */
       first?: number;
     },
@@ -60,7 +60,7 @@ export function createRetryingClient(options: {
           const response = await fetch(url + path, {
             method,
             headers: { authorization: `Bearer ${key}`, ...headers },
-            ...(body !== undefined && { body: body() }),
+            ...(body !== undefined && { body: body(), duplex: 'half' as const }),
             signal: AbortSignal.timeout(timeoutMs),
           });
           const answer = {

@@ -85,7 +85,7 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
   } finally {
     if (cluster !== undefined) {
       await cluster.dispose();
-      if (problems.length > 0) writeEvidence(folder, cluster, jobs);
+      if (problems.length > 0) writeEvidence(folder, cluster, { jobs, problems });
     }
     await history.close();
     for (const name of problems.length > 0 ? ['data', 'postgres', 'redis'] : ['.'])
@@ -220,7 +220,12 @@ async function stopAndCheck(cluster: Cluster, history: History, db: Db): Promise
   return problems;
 }
 
-function writeEvidence(folder: string, cluster: Cluster, jobs: readonly FinalJob[]): void {
+function writeEvidence(
+  folder: string,
+  cluster: Cluster,
+  { jobs, problems }: Pick<TortureReport, 'jobs' | 'problems'>,
+): void {
+  writeFileSync(join(folder, 'problems.txt'), `${problems.join('\n')}\n`);
   writeFileSync(join(folder, 'jobs.jsonl'), jobs.map((job) => `${JSON.stringify(job)}\n`).join(''));
   mkdirSync(join(folder, 'logs'), { recursive: true });
   for (const { name, processes } of processesOf(cluster)) {
