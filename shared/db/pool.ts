@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { AppError } from '../errors.ts';
+import { closeHalfOpen } from './half-open.ts';
 
 /** Everything that runs SQL takes this: the pool, or a client inside `inTransaction`. */
 export interface Queryable {
@@ -69,6 +70,7 @@ function createPool(options: DbOptions, settings: Readonly<Record<string, string
   // The same for one that is in use, and is cut off between two statements: the next one fails with it. From the first
   // moment on, because between the pool's giving it out and the taker's listening it may break, too.
   pool.on('connect', (client) => client.on('error', () => {}));
+  closeHalfOpen(pool, options);
   return pool;
 }
 
