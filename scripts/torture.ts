@@ -19,6 +19,7 @@ const { values } = parseArgs({
     drain: { type: 'string', default: '120' },
     faults: { type: 'string' },
     plant: { type: 'string' },
+    keep: { type: 'boolean', default: false },
   },
 });
 const say = (text: string) => void process.stdout.write(`${text}\n`);
@@ -35,14 +36,17 @@ async function torture(): Promise<number> {
     workers: readNumber('workers'),
     drainMs: readNumber('drain') * 1_000,
     ...(values.faults !== undefined && { faults: values.faults.split(',') }),
+    isKept: values.keep,
     log: say,
   });
   say(`\n${renderSummary(report)}\n`);
   if (report.problems.length === 0) {
-    say(`Every invariant held (seed ${seed}).`);
+    say(`Every invariant held (seed ${seed}).${report.folder === undefined ? '' : ` ${report.folder}`}`);
     return 0;
   }
-  const options = Object.entries(values).map(([name, value]) => `--${name} ${value}`);
+  const options = Object.entries(values).flatMap(([name, value]) =>
+    typeof value === 'string' ? [`--${name} ${value}`] : [],
+  );
   say(renderProblems(report, `npm run torture -- ${options.join(' ')}`));
   return 1;
 }

@@ -34,6 +34,8 @@ export interface TortureOptions {
   readonly rate?: number;
   /** What was accepted has to end this soon after everything works again (I2). Default 120 s. */
   readonly drainMs?: number;
+  /** Keep history, record and logs also when nothing is wrong. */
+  readonly isKept?: boolean;
   /** Only faults with these names. Default: all. */
   readonly faults?: readonly string[];
   readonly log: (line: string) => void;
@@ -44,7 +46,7 @@ export interface TortureReport {
   readonly problems: readonly string[];
   readonly entries: readonly HistoryEntry[];
   readonly jobs: readonly FinalJob[];
-  /** Where history, record and logs are; undefined when nothing was wrong and they were deleted. */
+  /** Where history, record and logs are; undefined when they were deleted, because nothing was wrong. */
   readonly folder: string | undefined;
 }
 
@@ -56,6 +58,7 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
   const folder = join(dir, 'report');
   const history = createHistory(join(folder, 'history.jsonl'));
   const problems: string[] = [];
+  const isKept = () => problems.length > 0 || options.isKept === true;
   let jobs: FinalJob[] = [];
   let cluster: Cluster | undefined;
   try {
@@ -85,10 +88,10 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
   } finally {
     if (cluster !== undefined) {
       await cluster.dispose();
-      if (problems.length > 0) writeEvidence(folder, cluster, { jobs, problems });
+      if (isKept()) writeEvidence(folder, cluster, { jobs, problems });
     }
     await history.close();
-    for (const name of problems.length > 0 ? ['data', 'postgres', 'redis'] : ['.'])
+    for (const name of isKept() ? ['data', 'postgres', 'redis'] : ['.'])
       rmSync(join(dir, name), { recursive: true, force: true });
   }
   return {
@@ -96,7 +99,7 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
     problems: [...new Set(problems)],
     entries: history.entries,
     jobs,
-    folder: problems.length > 0 ? folder : undefined,
+    folder: isKept() ? folder : undefined,
   };
 }
 
