@@ -18,6 +18,7 @@ const { values } = parseArgs({
     workers: { type: 'string', default: '4' },
     drain: { type: 'string', default: '120' },
     faults: { type: 'string' },
+    kinds: { type: 'string' },
     plant: { type: 'string' },
     keep: { type: 'boolean', default: false },
   },
@@ -35,7 +36,8 @@ async function torture(): Promise<number> {
     apis: readNumber('apis'),
     workers: readNumber('workers'),
     drainMs: readNumber('drain') * 1_000,
-    ...(values.faults !== undefined && { faults: values.faults.split(',') }),
+    ...(values.faults !== undefined && { faults: values.faults.split('+') }),
+    ...(values.kinds !== undefined && { kinds: values.kinds.split('+') }),
     isKept: values.keep,
     log: say,
   });
@@ -45,7 +47,7 @@ async function torture(): Promise<number> {
     return 0;
   }
   const options = Object.entries(values).flatMap(([name, value]) =>
-    typeof value === 'string' ? [`--${name} ${value}`] : [],
+    typeof value === 'string' ? [`--${name} ${value.includes(' ') ? `'${value}'` : value}`] : [],
   );
   say(renderProblems(report, `npm run torture -- ${options.join(' ')}`));
   return 1;

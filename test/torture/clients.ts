@@ -1,7 +1,7 @@
 /** The clients: they send jobs of all kinds at a steady rate, look after them as clients do, and write down what they see. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { History, SeenJob } from './history.ts';
-import { jobKinds, type WantedJob } from './job-kinds.ts';
+import type { JobKind, WantedJob } from './job-kinds.ts';
 import type { Random } from './random.ts';
 import type { Outcome, RetryingClient } from './retrying-client.ts';
 
@@ -16,6 +16,7 @@ export interface ClientsOptions {
   readonly postUrl: string;
   readonly random: Random;
   readonly history: History;
+  readonly kinds: readonly JobKind[];
   /** Jobs a second. */
   readonly rate: number;
   readonly stop: AbortSignal;
@@ -52,7 +53,7 @@ export async function runClients(options: ClientsOptions): Promise<void> {
 async function lookAfter(options: ClientsOptions, request: number, random: Random): Promise<void> {
   const { history, tenants, postUrl } = options;
   const tenant = random.pick(tenants);
-  const kind = random.pickWeighted(jobKinds);
+  const kind = random.pickWeighted(options.kinds);
   const wanted = kind.make(random, { request, postUrl });
   const key = wanted.hasKey ? `key-${request}-${random.int(0, 1_000_000)}` : null;
   history.add({

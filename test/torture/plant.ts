@@ -42,7 +42,7 @@ export async function torturePlant(plant: Plant, seed: number): Promise<PlantRep
     for (const name of copied) cpSync(join(root, name), join(dir, name), { recursive: true });
     symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
     applyEdits(root, plant, dir);
-    const { minutes = 0.4, rate = 12, faults } = plant;
+    const { minutes = 0.4, rate = 12, faults, kinds } = plant;
     const child = spawn(
       process.execPath,
       [
@@ -50,7 +50,8 @@ export async function torturePlant(plant: Plant, seed: number): Promise<PlantRep
         `--seed=${seed}`,
         `--minutes=${minutes}`,
         `--rate=${rate}`,
-        `--faults=${faults.join(',')}`,
+        `--faults=${faults.join('+')}`,
+        ...(kinds === undefined ? [] : [`--kinds=${kinds.join('+')}`]),
         '--drain=60',
         '--workers=3',
       ],

@@ -9,6 +9,8 @@ export interface Plant {
   readonly edits: readonly Edit[];
   /** The faults that bring it to light; the fewer, the sooner. */
   readonly faults: readonly string[];
+  /** The kinds of jobs that it harms. Default: all. */
+  readonly kinds?: readonly string[];
   /** Default 0.4. */
   readonly minutes?: number;
   /** Default 12. */
@@ -36,6 +38,7 @@ export const plants: readonly Plant[] = [
         by: `WHERE j.id = i.id AND j.state = 'active'`,
       },
     ],
+    kinds: ['slow post'],
     faults: ['freeze-worker-beyond-lease'],
     minutes: 1,
   },
@@ -87,6 +90,7 @@ export const plants: readonly Plant[] = [
         by: 'recover: async (_job, err) => { throw err; },',
       },
     ],
+    kinds: ['file'],
     faults: ['postgres-answer-lost'],
     minutes: 1,
     rate: 20,
@@ -143,6 +147,7 @@ export const plants: readonly Plant[] = [
         by: 'recover: async () => undefined,',
       },
     ],
+    kinds: ['file'],
     faults: ['postgres-answer-lost'],
     minutes: 1,
     rate: 20,
@@ -187,6 +192,7 @@ export const plants: readonly Plant[] = [
         by: 'WHERE false LIMIT $1)',
       },
     ],
+    kinds: ['file'],
     faults: ['kill-worker', 'freeze-worker-beyond-lease', 'postgres-freeze'],
     minutes: 1.5,
     rate: 25,
@@ -201,6 +207,7 @@ export const plants: readonly Plant[] = [
         by: 'const ageMs = olderThanMs;',
       },
     ],
+    kinds: ['file'],
     faults: ['shift-clock-worker', 'kill-worker'],
     minutes: 1,
     rate: 25,

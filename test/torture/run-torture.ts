@@ -14,9 +14,9 @@ import { checkClientView } from './check-client-view.ts';
 import { checkConnections, checkExits, checkLogs, checkRedisKeys } from './check-remains.ts';
 import { runClients, type Tenant } from './clients.ts';
 import { adminKey, startCluster, type Cluster } from './cluster.ts';
-import { faultKinds, healAll, type FaultKind } from './faults.ts';
+import { faultKinds, healAll } from './faults.ts';
 import { createHistory, type History, type HistoryEntry } from './history.ts';
-import type { FinalJob } from './job-kinds.ts';
+import { jobKinds, type FinalJob } from './job-kinds.ts';
 import { runNemesis } from './nemesis.ts';
 import { createRandom } from './random.ts';
 import { readFinalJobs } from './read-final-jobs.ts';
@@ -38,6 +38,8 @@ export interface TortureOptions {
   readonly isKept?: boolean;
   /** Only faults with these names. Default: all. */
   readonly faults?: readonly string[];
+  /** Only jobs of these kinds. Default: all. */
+  readonly kinds?: readonly string[];
   readonly log: (line: string) => void;
 }
 
@@ -117,6 +119,7 @@ async function breakAndDrain({
   rate = 20,
   drainMs = 120_000,
   faults,
+  kinds,
   log,
 }: TortureOptions & { cluster: Cluster; history: History; db: Db }): Promise<string[]> {
   const random = createRandom(seed);
@@ -136,12 +139,13 @@ async function breakAndDrain({
     postUrl: cluster.receivers.postUrl,
     random: random.fork('clients'),
     history,
+    kinds: choose('kind of job', jobKinds, kinds),
     rate,
     stop: stop.signal,
   });
   const nemesis = runNemesis({
     cluster,
-    kinds: chooseFaults(faults),
+    kinds: choose('fault', faultKinds, faults),
     random: random.fork('nemesis'),
     history,
     stop: stop.signal,
@@ -162,14 +166,19 @@ async function breakAndDrain({
   return left.map((job) => `I2: ${job} has not ended ${drainMs / 1_000} s after everything worked again`);
 }
 
-function chooseFaults(names: readonly string[] | undefined): readonly FaultKind[] {
-  if (names === undefined) return faultKinds;
-  const unknown = names.filter((name) => !faultKinds.some((kind) => kind.name === name));
+/** @throws Error that lists what there is, when a name is none of it. */
+function choose<Item extends { readonly name: string }>(
+  what: string,
+  items: readonly Item[],
+  names: readonly string[] | undefined,
+): readonly Item[] {
+  if (names === undefined) return items;
+  const unknown = names.filter((name) => !items.some((item) => item.name === name));
   if (unknown.length > 0)
     throw new Error(
-      `There is no fault ${unknown.join(', ')}. Known: ${faultKinds.map((kind) => kind.name).join(', ')}.`,
+      `There is no ${what} "${unknown.join(', ')}". Known: ${items.map((item) => item.name).join(', ')}.`,
     );
-  return faultKinds.filter((kind) => names.includes(kind.name));
+  return items.filter((item) => names.includes(item.name));
 }
 
 async function makeTenants({ apis }: Cluster): Promise<Tenant[]> {

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { checkClientView } from './check-client-view.ts';
 import { faultKinds } from './faults.ts';
 import type { HistoryEntry, HistoryEvent } from './history.ts';
-import type { FinalJob } from './job-kinds.ts';
+import { jobKinds, type FinalJob } from './job-kinds.ts';
 import { planStep } from './nemesis.ts';
 import { applyEdits } from './plant.ts';
 import { plants } from './plants.ts';
@@ -53,6 +53,7 @@ test.each(plants)('the planted bug "$name" finds the place where it goes', (plan
       cpSync(join(root, dirname(file)), join(dir, dirname(file)), { recursive: true });
     expect(() => applyEdits(root, plant, dir)).not.toThrow();
     expect(plant.faults.filter((name) => !faultKinds.some((kind) => kind.name === name))).toEqual([]);
+    expect(plant.kinds?.filter((name) => !jobKinds.some((kind) => kind.name === name)) ?? []).toEqual([]);
   } finally {
     rmSync(dir, { recursive: true });
   }
