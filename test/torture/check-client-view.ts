@@ -56,7 +56,8 @@ function checkEnds(entries: readonly HistoryEntry[], jobs: readonly FinalJob[]):
   const cancels = Map.groupBy(ofType(entries, 'cancel-answered'), (entry) => entry.id);
   for (const job of jobs) {
     const request = requestOf(job.tags);
-    if (request === undefined) continue;
+    // I2 is about those that have not ended.
+    if (request === undefined || !isFinalState(job.state)) continue;
     const want = wanted.get(request);
     const kind = jobKinds.find((each) => each.name === want?.kind);
     if (want === undefined || kind === undefined) {
