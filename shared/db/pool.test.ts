@@ -4,7 +4,7 @@ import { startFaultProxy } from '#test/support/fault-proxy.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld } from '#test/support/world.ts';
 import { createClaimJobs } from './claim-jobs.ts';
-import { createDb, createHotDb, inTransaction } from './pool.ts';
+import { createDb, createHotDb, inTransaction, toAppError } from './pool.ts';
 import { settleRuns } from './settle-runs.ts';
 import { registerWorker } from './workers.ts';
 
@@ -45,6 +45,15 @@ test('a statement planned while the tables were empty reads no table from end to
     const { rows } = await db.query<{ 'QUERY PLAN': string }>(`EXPLAIN (COSTS off) EXECUTE ${execution}`);
     return rows.map((row) => row['QUERY PLAN']).join('\n');
   }
+});
+
+test('F52: a query of a request that outlived the pool of a stopping process is an outage, and no error of ours', async () => {
+  const world = await createWorld();
+  const db = createDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+  await db.end();
+  const err = await db.query('SELECT 1').catch((reason: unknown) => toAppError(reason));
+  expect(err).toMatchObject({ code: 'unavailable' });
+  await world.dispose();
 });
 
 test('F61: a transaction whose connection swallows everything ends with the first answer that does not come, and asks nothing more', async () => {

@@ -156,7 +156,7 @@ export function isConnectionLost(err: unknown): boolean {
   if (state !== undefined) return /^(08|57P|53)/.test(state);
   if ('code' in err && typeof err.code === 'string' && networkErrors.has(err.code)) return true;
   // pg reports these without a code.
-  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable/i.test(
+  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|after calling end on the pool/i.test(
     err.message,
   );
 }

@@ -23,7 +23,7 @@ export interface ClientsOptions {
 }
 
 /** Most jobs that clients look after at once: when the service stands still, they stop sending more. */
-const openMax = 150;
+const openMax = 80;
 const probeEveryMs = 200;
 
 /** By which the record tells whose job it is, also when the answer to its acceptance was lost. */

@@ -83,7 +83,6 @@ export async function startCluster(options: {
     };
     const env = (name: string) => ({
       WINDLASS_LEASE_MS: String(leaseMs),
-      WINDLASS_DB_POOL: '4',
       WINDLASS_QUEUES: 'noop:10,host:2,effect:5,email:5',
       SMTP_URL: receivers.smtpUrl,
       LOG_LEVEL: 'info',
