@@ -41,6 +41,8 @@ export const plants: readonly Plant[] = [
     kinds: ['slow post'],
     faults: ['freeze-worker-beyond-lease'],
     minutes: 1,
+    // What five slots a worker can do in time, with workers that stand still.
+    rate: 3,
   },
   {
     name: 'claim-without-fence-and-state',
