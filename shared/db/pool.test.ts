@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
+import { startFaultProxy } from '#test/support/fault-proxy.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld } from '#test/support/world.ts';
 import { createClaimJobs } from './claim-jobs.ts';
-import { createHotDb } from './pool.ts';
+import { createDb, createHotDb, inTransaction, toAppError } from './pool.ts';
 import { settleRuns } from './settle-runs.ts';
 import { registerWorker } from './workers.ts';
 
@@ -44,3 +46,42 @@ test('a statement planned while the tables were empty reads no table from end to
     return rows.map((row) => row['QUERY PLAN']).join('\n');
   }
 });
+
+test('F52: a query of a request that outlived the pool of a stopping process is an outage, and no error of ours', async () => {
+  const world = await createWorld();
+  const db = createDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+  await db.end();
+  const err = await db.query('SELECT 1').catch((reason: unknown) => toAppError(reason));
+  expect(err).toMatchObject({ code: 'unavailable' });
+  await world.dispose();
+});
+
+test('F61: a transaction whose connection swallows everything ends with the first answer that does not come, and asks nothing more', async () => {
+  const world = await createWorld();
+  const proxy = await startFaultProxy(Number(new URL(world.databaseUrl).port));
+  const db = createDb({ url: proxy.url(world.databaseUrl), size: 2, timeoutMs: 5_000, name: 'test' });
+  // Two connections, so that both statements are on their way at once.
+  await Promise.all([db.query('SELECT pg_sleep(0.1)'), db.query('SELECT pg_sleep(0.1)')]);
+  let clock: Promise<string> = Promise.resolve('');
+  const transaction = inTransaction(db, (client) => {
+    proxy.swallow(['up', 'down']);
+    clock = endOf(db.query(within(8_000, 'SELECT 2')));
+    return client.query(within(500, 'SELECT 1'));
+  });
+  await waitFor(() => (proxy.swallowedBytes() > 0 ? true : undefined), { what: 'bytes to be swallowed' });
+  const first = await Promise.race([endOf(transaction), clock.then(() => 'still rolling back')]);
+  expect(first).toBe('Error: Query read timeout');
+  await clock;
+  await db.end();
+  await proxy.close();
+  await world.dispose();
+});
+
+function endOf(work: Promise<unknown>): Promise<string> {
+  return work.then(() => 'done', String);
+}
+
+/** node-postgres takes a time limit with each query, which its types do not know. */
+function within(ms: number, text: string) {
+  return { text, query_timeout: ms };
+}

@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { AppError } from '../errors.ts';
+import { closeHalfOpen } from './half-open.ts';
 
 /** Everything that runs SQL takes this: the pool, or a client inside `inTransaction`. */
 export interface Queryable {
@@ -69,6 +70,7 @@ function createPool(options: DbOptions, settings: Readonly<Record<string, string
   // The same for one that is in use, and is cut off between two statements: the next one fails with it. From the first
   // moment on, because between the pool's giving it out and the taker's listening it may break, too.
   pool.on('connect', (client) => client.on('error', () => {}));
+  closeHalfOpen(pool, options);
   return pool;
 }
 
@@ -100,13 +102,16 @@ export async function inTransaction<Value>(
     return value;
   } catch (err) {
     failure = err instanceof Error ? err : new Error(String(err));
-    await client.query('ROLLBACK').catch(() => {});
+    // Closing a lost connection rolls back, too; on one that answers nothing, ROLLBACK would wait as long again.
+    if (!isLost(failure)) await client.query('ROLLBACK').catch(() => {});
     throw err;
   } finally {
-    client.release(
-      failure !== undefined && (failure instanceof AmbiguousCommitError || isConnectionLost(failure)),
-    );
+    client.release(failure !== undefined && isLost(failure));
   }
+}
+
+function isLost(failure: Error): boolean {
+  return failure instanceof AmbiguousCommitError || isConnectionLost(failure);
 }
 
 /** The connection was lost while a commit was under way: only reading the row can tell what happened. */
@@ -151,7 +156,7 @@ export function isConnectionLost(err: unknown): boolean {
   if (state !== undefined) return /^(08|57P|53)/.test(state);
   if ('code' in err && typeof err.code === 'string' && networkErrors.has(err.code)) return true;
   // pg reports these without a code.
-  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable/i.test(
+  return /Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|after calling end on the pool/i.test(
     err.message,
   );
 }

@@ -5,6 +5,7 @@
 import { once } from 'node:events';
 import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from '../log.ts';
+import { endSocketTimeoutWithSocket } from './socket-timeout.ts';
 
 /** Longer than the longest idle read (BullMQ's drainDelay of 5 s, and our PING every 5 s). */
 const socketTimeoutMs = 15_000;
@@ -48,6 +49,7 @@ export function createSubscriberConnection(url: string, log: Logger): Redis {
 
 /** One line when Redis goes and one when it is back, not one per failed retry; and a PING so that silence means death. */
 function watch(redis: Redis, kind: string, log: Logger): Redis {
+  endSocketTimeoutWithSocket(redis);
   let isAway = false;
   redis.on('error', (err) => {
     if (!isAway) log.warn({ kind, err: err.message }, 'redis is away');

@@ -10,7 +10,8 @@ import { createProducerConnection } from '#shared/queue/connections.ts';
 import { createDeliveries, type Deliveries } from '#shared/queue/deliveries.ts';
 import { ownRedis, type OwnRedis } from '#test/support/own-servers.ts';
 import type { ServiceProcess, ServiceWorld } from '#test/support/service.ts';
-import { parseLine, withSystem } from '#test/support/system.ts';
+import { parseLine } from '#test/support/check-log.ts';
+import { withSystem } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { expectOneRunEach } from './expect-jobs.ts';
 

@@ -48,6 +48,23 @@ const violations: readonly (readonly [string, string])[] = [
     `UPDATE attempts SET outcome = 'crashed'; UPDATE jobs SET state = 'failed', result = NULL, crashes = 2, error = '{"code":"task-failed"}'`,
   ],
   [
+    'I4: an idempotency key stands for a job that is not there',
+    `INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id) VALUES ('default', 'k', '', 'job', '${uuidv7()}')`,
+  ],
+  [
+    'I7: a job succeeded, and the end of one of its effects is not recorded',
+    `INSERT INTO effects (job_id, key, tenant_id) SELECT id, 'post', 'default' FROM jobs`,
+  ],
+  [
+    'I10: the events of a job tell of a move that does not exist',
+    `DELETE FROM events WHERE type = 'job.queued'`,
+  ],
+  [
+    'F57: a job ran before its time',
+    `UPDATE jobs SET options = '{"delayMs": 60000}', created_at = now() - interval '5 s'`,
+  ],
+  ['F57: a job ran before its time', `UPDATE jobs SET options = '{"runAt": "2999-01-01T00:00:00Z"}'`],
+  [
     'I11: a job that ended still holds its input files',
     `INSERT INTO job_inputs (job_id, file_id, tenant_id) SELECT job_id, id, tenant_id FROM files`,
   ],
@@ -120,7 +137,7 @@ async function withHistory(
       INSERT INTO files (id, tenant_id, state, name, media_type, size_bytes, sha256, job_id)
       VALUES ('${file}', 'default', 'ready', 'made.txt', 'text/plain', ${stored.sizeBytes}, decode('${stored.sha256}', 'hex'), '${job}');
     `);
-    for (const type of ['queued', 'active', 'retrying', 'active', 'succeeded']) {
+    for (const type of ['queued', 'active', 'retrying', 'queued', 'active', 'succeeded']) {
       await client.query(`INSERT INTO events (tenant_id, job_id, type) VALUES ('default', $1, $2)`, [
         job,
         `job.${type}`,

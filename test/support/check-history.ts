@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { reapDeadWorkers } from '#shared/db/workers.ts';
+import { jobStates, transitions } from '#shared/domain/job.ts';
 import { createLogger } from '#shared/log.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { createJanitor } from '#worker/services/janitor.ts';
@@ -64,6 +65,12 @@ const attemptsOf = (condition: string) =>
 const eventsOf = (condition: string) =>
   `(SELECT count(*) FROM events e WHERE e.job_id = j.id AND (${condition}))`;
 
+/** Pairs of events: of every move in the table of the domain, and of how a job begins. */
+const movesSql = [
+  ...['queued', 'scheduled', 'blocked'].map((state) => `('', 'job.${state}')`),
+  ...jobStates.flatMap((from) => transitions[from].map((to) => `('job.${from}', 'job.${to}')`)),
+].join(', ');
+
 /** Each selects the jobs (by id) for which the sentence is true. $1: the accepted ids. */
 const rowChecks: readonly { name: string; sql: string }[] = [
   {
@@ -108,6 +115,27 @@ const rowChecks: readonly { name: string; sql: string }[] = [
     name: 'I9: a job whose last attempt crashed failed with another code than "crashed"',
     sql: `SELECT id, error FROM jobs j WHERE state = 'failed' AND error->>'code' <> 'crashed'
       AND 'crashed' = (SELECT outcome FROM attempts a WHERE a.job_id = j.id ORDER BY fence DESC LIMIT 1)`,
+  },
+  {
+    name: 'I4: an idempotency key stands for a job that is not there',
+    sql: `SELECT k.key, k.resource_id AS id FROM idempotency_keys k LEFT JOIN jobs j ON j.id = k.resource_id
+      WHERE k.resource = 'job' AND j.id IS NULL`,
+  },
+  {
+    name: 'I7: a job succeeded, and the end of one of its effects is not recorded',
+    sql: `SELECT j.id, e.key FROM jobs j JOIN effects e ON e.job_id = j.id WHERE j.state = 'succeeded' AND e.finished_at IS NULL`,
+  },
+  {
+    name: 'I10: the events of a job tell of a move that does not exist',
+    // By id: an event gets its number after its row was locked, so these are in the order in which things happened.
+    sql: `SELECT id, type, previous FROM (
+        SELECT job_id AS id, type, lag(type) OVER (PARTITION BY job_id ORDER BY id) AS previous FROM events WHERE type = ANY('{${jobStates.map((state) => `job.${state}`).join(',')}}')
+      ) e WHERE (coalesce(previous, ''), type) NOT IN (${movesSql})`,
+  },
+  {
+    name: 'F57: a job ran before its time',
+    sql: `SELECT j.id, j.options FROM jobs j JOIN attempts a ON a.job_id = j.id
+      WHERE a.started_at < j.created_at + (j.options->>'delayMs')::float8 * interval '1 ms' OR a.started_at < (j.options->>'runAt')::timestamptz`,
   },
   {
     name: 'I11: a job that ended still holds its input files',

@@ -20,7 +20,7 @@ export interface FaultProxy {
   swallowedBytes(): number;
   /** Open connections are reset, and new ones as soon as they come. */
   refuse(): void;
-  /** New connections work again; those that lost bytes stay dead. */
+  /** New connections work again; those that lost bytes stay dead. An answer that has not been lost yet will not be. */
   heal(): void;
   /** Resets all open connections. */
   cut(): void;
@@ -126,6 +126,7 @@ export async function startFaultProxy(serverPort: number): Promise<FaultProxy> {
     heal() {
       swallowed = [];
       isRefusing = false;
+      loss = undefined;
     },
     cut,
     switchTo(newPort) {

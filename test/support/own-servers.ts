@@ -1,120 +1,38 @@
-import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { inject } from 'vitest';
-import { startPostgres } from '#scripts/embedded/postgres.ts';
-import { startRedis } from '#scripts/embedded/redis.ts';
-import { migrate } from '#shared/db/migrate.ts';
+import {
+  startOwnPostgres,
+  startOwnRedis,
+  type OwnPostgres,
+  type OwnRedis,
+  type OwnServer,
+} from './breakable-servers.ts';
 
-/** A server that belongs to one test, to be broken. Its URL stays the same through every restart. */
-export interface OwnServer {
-  readonly url: string;
-  readonly port: number;
-  /** Of the process that runs now. */
-  readonly pid: number;
-  /** SIGKILL, and waits until it is gone. */
-  kill(): Promise<void>;
-  /** SIGSTOP: connections stay open and nothing is answered any more. */
-  freeze(): void;
-  /** SIGCONT. */
-  thaw(): void;
-  /** Asks it to end and waits: connections are closed, data is on disk. */
-  stop(): Promise<void>;
-  /** Starts it again on its port with its data, after `kill` or `stop`; waits until it answers. */
-  start(): Promise<void>;
-  dispose(): Promise<void>;
+export type { OwnPostgres, OwnRedis, OwnServer };
+
+/** A migrated Postgres for one test. */
+export function ownPostgres(): Promise<OwnPostgres> {
+  return inOwnDirectory(startOwnPostgres);
 }
 
-/** A Redis that can be emptied, too. DEBUG is allowed to local clients, for DEBUG SLEEP and RELOAD. */
-export interface OwnRedis extends OwnServer {
-  /** As `start`, but all it knew is gone, as after the loss of its disk. */
-  startEmpty(): Promise<void>;
-}
-
-/** A migrated Postgres; `adminUrl` is the superuser's. */
-export async function ownPostgres(): Promise<OwnServer & { readonly adminUrl: string }> {
-  const { dir, removeDir } = makeDir();
-  const log = () => undefined;
-  // A killed process loses nothing that the system's page cache holds: fsync would only cost time here.
-  const first = await startPostgres({ dir, durable: false, log });
-  await migrate(first.url);
-  const { url, port } = first;
-  const own = ownServer(first, { start: () => startPostgres({ dir, durable: false, log, port }), removeDir });
-  return Object.assign(own, { url, port, adminUrl: first.adminUrl });
-}
-
-export async function ownRedis(): Promise<OwnRedis> {
-  const { dir, removeDir } = makeDir();
-  const options = { dir, log: () => undefined, settings: ['enable-debug-command local'] };
-  const first = await startRedis(options);
-  const { url, port } = first;
-  const { password } = new URL(url);
-  const own = ownServer(first, { start: () => startRedis({ ...options, port, password }), removeDir });
-  return Object.assign(own, {
-    url,
-    port,
-    async startEmpty() {
-      rmSync(join(dir, 'appendonlydir'), { recursive: true, force: true });
-      await own.start();
-    },
-  });
-}
-
-interface StartedServer {
-  readonly pid: number;
-  readonly exited: Promise<string>;
-  stop(): Promise<void>;
-}
-
-function ownServer(
-  first: StartedServer,
-  { start, removeDir }: { start: () => Promise<StartedServer>; removeDir: () => void },
-) {
-  let server = first;
-  return {
-    get pid() {
-      return server.pid;
-    },
-    async kill() {
-      // A frozen child of Postgres would never notice that its parent is gone.
-      signalTree(server.pid, 'SIGCONT');
-      process.kill(server.pid, 'SIGKILL');
-      await server.exited;
-    },
-    freeze: () => signalTree(server.pid, 'SIGSTOP'),
-    thaw: () => signalTree(server.pid, 'SIGCONT'),
-    stop: () => server.stop(),
-    async start() {
-      server = await start();
-    },
-    async dispose() {
-      signalTree(server.pid, 'SIGCONT');
-      await server.stop();
-      removeDir();
-    },
-  };
-}
-
-/** Postgres has a process per connection, each in a session of its own, so a signal to the group does not do. */
-function signalTree(pid: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
-  const table = execFileSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' });
-  const rows = table
-    .trim()
-    .split('\n')
-    .map((line) => line.trim().split(/\s+/).map(Number));
-  const children = rows.filter(([, parent]) => parent === pid).map(([child]) => child);
-  for (const target of [pid, ...children]) {
-    try {
-      if (target !== undefined) process.kill(target, signal);
-    } catch {
-      continue; // It ended in the meantime.
-    }
-  }
+/** A Redis for one test. */
+export function ownRedis(): Promise<OwnRedis> {
+  return inOwnDirectory(startOwnRedis);
 }
 
 /** Inside the directory of the run, which is removed at its end even when the test failed. */
-function makeDir(): { dir: string; removeDir: () => void } {
+async function inOwnDirectory<Server extends OwnServer>(
+  start: (dir: string) => Promise<Server>,
+): Promise<Server> {
   const dir = mkdtempSync(join(inject('servers').dir, 'own-'));
   chmodSync(dir, 0o711);
-  return { dir, removeDir: () => rmSync(dir, { recursive: true, force: true }) };
+  const server = await start(dir);
+  const stop = server.dispose.bind(server);
+  return Object.assign(server, {
+    async dispose() {
+      await stop();
+      rmSync(dir, { recursive: true, force: true });
+    },
+  });
 }

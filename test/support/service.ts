@@ -1,5 +1,5 @@
 /** The whole service as separate processes, as a user runs it: api and workers that a test may kill, freeze and restart. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
@@ -40,9 +40,9 @@ export async function startApi(
   env: Env = {},
   through: readonly string[] = [],
 ): Promise<ApiProcess> {
-  const started = start('api/main.ts', world, { PORT: '0', ...env }, through);
-  const message = await ready(started);
-  return { ...started.process, url: `http://127.0.0.1:${message.port}` };
+  const started = startService('api/main.ts', world, { PORT: '0', ...env }, through);
+  const { port } = await started.ready();
+  return { ...started.process, url: `http://127.0.0.1:${port}` };
 }
 
 /** @param through as in `startApi`. */
@@ -51,8 +51,8 @@ export async function startWorker(
   env: Env = {},
   through: readonly string[] = [],
 ): Promise<ServiceProcess> {
-  const started = start('worker/main.ts', world, { WINDLASS_SLOTS: '2', ...env }, through);
-  await ready(started);
+  const started = startService('worker/main.ts', world, { WINDLASS_SLOTS: '2', ...env }, through);
+  await started.ready();
   return started.process;
 }
 
@@ -62,15 +62,22 @@ export function startUnready(
   world: ServiceWorld,
   env: Env = {},
 ): ServiceProcess {
-  return start(main, world, env).process;
+  return startService(main, world, env).process;
 }
 
-function start(
-  main: string,
+export interface StartedService {
+  readonly process: ServiceProcess;
+  /** Waits for the message by which it says that it is ready. @throws Error with its output when it ends instead. */
+  ready(): Promise<{ readonly port?: number }>;
+}
+
+/** Starts a process and leaves it to the caller when to wait for it. */
+export function startService(
+  main: 'api/main.ts' | 'worker/main.ts',
   world: ServiceWorld,
   env: Env,
   through: readonly string[] = [],
-): { process: ServiceProcess; child: ChildProcess } {
+): StartedService {
   const [program, ...args] = [...through, process.execPath, main];
   const child = spawn(program, args, {
     cwd: root,
@@ -101,7 +108,15 @@ function start(
   const signal = (name: NodeJS.Signals): void => void process.kill(pid, name);
   const isRunning = () => child.exitCode === null && child.signalCode === null;
   return {
-    child,
+    ready() {
+      const message = once(child, 'message').then(([value]) => value as { port?: number });
+      const early = exited.then((code) => {
+        throw new Error(
+          `The process ended with code ${code} before it was ready:\n${lines.slice(-20).join('\n')}`,
+        );
+      });
+      return Promise.race([message, early]);
+    },
     process: {
       pid,
       lines,
@@ -114,17 +129,6 @@ function start(
       },
     },
   };
-}
-
-/** Waits for the message by which a process says that it is ready. @throws Error with its output when it ends instead. */
-async function ready(started: { process: ServiceProcess; child: ChildProcess }): Promise<{ port?: number }> {
-  const message = once(started.child, 'message').then(([value]) => value as { port?: number });
-  const early = started.process.exited.then((code) => {
-    throw new Error(
-      `The process ended with code ${code} before it was ready:\n${started.process.lines.slice(-20).join('\n')}`,
-    );
-  });
-  return Promise.race([message, early]);
 }
 
 /** A client with the admin key. */

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { vi } from 'vitest';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { checkHistory } from './check-history.ts';
+import { findLogProblems, parseLine } from './check-log.ts';
 import { startFaultProxy, type FaultProxy } from './fault-proxy.ts';
 import { ownPostgres, ownRedis, type OwnRedis, type OwnServer } from './own-servers.ts';
 import {
@@ -144,7 +145,8 @@ export async function withSystem<Own extends keyof Servers = never, Proxied exte
     );
 
     await Promise.all(processes.map(({ process }) => process.kill('SIGTERM')));
-    for (const { name, process } of processes) checkLog(name, process);
+    const problems = processes.flatMap(({ name, process }) => findLogProblems(name, process.lines));
+    if (problems.length > 0) throw new Error(problems.join('\n'));
     await checkHistory(direct, accepted);
     hasFailed = false;
   } catch (err) {
@@ -207,45 +209,6 @@ function waitUntilStarted(marks: string, ids: readonly string[]): Promise<number
     },
     { what: 'handlers of all jobs to begin', seen: () => readdirSync(marks) },
   );
-}
-
-const sameLinesPerSecondMax = 20;
-
-/** I14: no error that nobody caught, and no storm of the same line. */
-function checkLog(name: string, process: ServiceProcess): void {
-  const counts = new Map<string, number>();
-  for (const line of process.lines) {
-    const entry = parseLine(line);
-    if (entry === undefined) continue;
-    if (/^(uncaught exception|unhandled rejection)$/.test(entry.msg))
-      throw new Error(`I14: ${name}: ${line}`);
-    // One line per job is news; more than one job may have it in the same second.
-    if (entry.level < 40 || entry.jobId !== undefined || entry.requestId !== undefined) continue;
-    const key = `${entry.time.slice(0, 19)} ${entry.msg}`;
-    counts.set(key, (counts.get(key) ?? 0) + 1);
-  }
-  for (const [line, count] of counts) {
-    if (count > sameLinesPerSecondMax)
-      throw new Error(`I14: ${name} wrote ${count} times in one second: ${line}`);
-  }
-}
-
-interface LogEntry {
-  readonly level: number;
-  readonly time: string;
-  readonly msg: string;
-  readonly jobId?: string;
-  readonly requestId?: string;
-}
-
-/** Undefined for what is not a line of our logger. */
-export function parseLine(line: string): LogEntry | undefined {
-  try {
-    const entry = JSON.parse(line) as LogEntry;
-    return typeof entry.msg === 'string' && typeof entry.time === 'string' ? entry : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function withLogs(err: unknown, processes: readonly { name: string; process: ServiceProcess }[]): Error {

@@ -5,6 +5,7 @@
  */
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { pruneIdempotencyKeys } from '#shared/db/idempotency.ts';
 import type { Db } from '#shared/db/pool.ts';
 import {
@@ -16,6 +17,7 @@ import {
 } from '#shared/db/retention.ts';
 import { pruneTicks } from '#shared/db/schedule-ticks.ts';
 import { listLiveWorkers } from '#shared/db/workers.ts';
+import { uuidv7 } from '#shared/ids.ts';
 import type { Logger } from '#shared/log.ts';
 import { orphanAgeMs, type Storage } from '#shared/storage/storage.ts';
 import { killOrphansOfDeadWorkers } from '../task-host/processes.ts';
@@ -27,6 +29,8 @@ const batch = 500;
 /** How long an emptied job still answers 410 instead of 404. */
 const tombstoneMs = 7 * 86_400_000;
 const sweepEveryMs = 15 * 60_000;
+/** Scratch need not be kept for as long as an upload may take. */
+const scratchAgeMsMax = 60_000;
 
 export interface Janitor extends Loop {
   /** Expired rows and their bytes. @returns how many of each were deleted. */
@@ -71,7 +75,10 @@ export function createJanitor(options: {
   }
 
   async function sweep(olderThanMs: number): Promise<number> {
-    let deleted = await storage.sweepParts(olderThanMs);
+    // From here on in the time of this process. One whose clock is ahead would otherwise delete the bytes of an upload
+    // that is being committed at this moment (faults.md, F57).
+    const ageMs = olderThanMs + (await measureLead());
+    let deleted = await storage.sweepParts(ageMs);
     let candidates: string[] = [];
     const check = async () => {
       for (const id of await listUnknownFiles(db, candidates)) {
@@ -80,19 +87,30 @@ export function createJanitor(options: {
       }
       candidates = [];
     };
-    const before = Date.now() - olderThanMs;
+    const before = Date.now() - ageMs;
     for await (const { id, modifiedAt } of storage.list()) {
       if (modifiedAt.getTime() > before) continue;
       candidates.push(id);
       if (candidates.length >= batch) await check();
     }
     await check();
-    deleted += await sweepScratch(olderThanMs);
+    deleted += await sweepScratch(ageMs - Math.max(0, olderThanMs - scratchAgeMsMax));
     return deleted + killOrphansOfDeadWorkers();
   }
 
+  /** How far this process's clock is ahead of the one that stamps stored files, in ms: a file of now tells. */
+  async function measureLead(): Promise<number> {
+    const id = uuidv7();
+    await storage.put(id, Readable.from([]), { sizeBytesMax: 0 });
+    try {
+      return Date.now() - (await storage.stat(id)).modifiedAt.getTime();
+    } finally {
+      await storage.delete(id);
+    }
+  }
+
   /** Directories of workers that are no longer alive. A worker makes its directory before its row: hence the age. */
-  async function sweepScratch(olderThanMs: number): Promise<number> {
+  async function sweepScratch(ageMs: number): Promise<number> {
     const live = new Set(await listLiveWorkers(db));
     let deleted = 0;
     for (const name of await readdir(scratchRoot).catch(() => [])) {
@@ -101,7 +119,7 @@ export function createJanitor(options: {
         (entry) => Date.now() - entry.mtimeMs,
         () => 0,
       );
-      if (live.has(name) || age < Math.min(olderThanMs, 60_000)) continue;
+      if (live.has(name) || age < ageMs) continue;
       await removeTree(path);
       deleted += 1;
     }

@@ -27,7 +27,23 @@ test('nobody is judged before renewals have worked for a whole lease, nor after 
   expect(again.getTime()).toBeGreaterThanOrEqual(deadBefore.getTime() + 3_000);
 });
 
-async function setup() {
+test('a worker that was declared dead leaves once, although it goes on renewing until it has stopped', async () => {
+  let deaths = 0;
+  const { keeper, holder } = await setup(() => {
+    deaths += 1;
+  });
+  await holder.query('UPDATE workers SET reaped_at = now()');
+  keeper.start();
+  await waitFor(() => (deaths > 0 ? true : undefined), { what: 'the worker to learn that it is dead' });
+  const since = performance.now();
+  // An answer that comes after now is one to a further renewal.
+  await waitFor(() => (keeper.silentMs() < performance.now() - since ? true : undefined), {
+    what: 'another renewal',
+  });
+  expect(deaths).toBe(1);
+});
+
+async function setup(onDead: () => void = () => expect.fail('Nobody else is there to declare it dead.')) {
   const leaseMs = 2_000;
   const world = await createWorld();
   const db = createDb({ url: world.databaseUrl, size: 2, timeoutMs: 10_000, name: 'lease-keeper-test' });
@@ -44,7 +60,7 @@ async function setup() {
     workerId,
     leaseMs,
     runs: createRuns(),
-    onDead: () => expect.fail('Nobody else is there to declare it dead.'),
+    onDead,
     log: createLogger({ service: 'test', level: 'silent' }),
   });
   onTestFinished(async () => {

@@ -36,6 +36,7 @@ export function createLeaseKeeper(options: {
   let steadySinceMs: number | undefined;
   let deadBefore: Date | undefined;
   let lastMs = performance.now();
+  let isDead = false;
 
   async function runOnce(): Promise<number> {
     const startedMs = performance.now();
@@ -64,8 +65,11 @@ export function createLeaseKeeper(options: {
     for (const key of renewal.superseded) stop(key, 'superseded');
     for (const key of renewal.cancelled) stop(key, 'cancelled');
     if (!renewal.isAlive) {
-      log.error({ workerId }, 'declared dead by another worker: all runs stop');
       for (const run of runs.list()) run.stop('superseded');
+      // Renewals go on while the worker stops, and each is told the same.
+      if (isDead) return;
+      isDead = true;
+      log.error({ workerId }, 'declared dead by another worker: all runs stop');
       options.onDead();
       return;
     }
