@@ -144,7 +144,7 @@ export const configSchema = z.object({
   WINDLASS_GRACE_MS: int(25_000, 0, 3_600_000).describe(
     'On SIGTERM running jobs may finish for this long, in ms; then they are put back without using an attempt.',
   ),
-  WINDLASS_HOST_JOBS_MAX: int(200, 1).describe(
+  WINDLASS_HOST_JOBS_MAX: int(1_000, 1).describe(
     'A task host (child process) is replaced after this many jobs.',
   ),
   WINDLASS_HOST_MEMORY_MAX: int(2 * GiB, 64 * MiB).describe(

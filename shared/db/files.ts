@@ -119,15 +119,17 @@ export async function insertPendingFiles(
   run: RunKey,
   files: readonly PendingFile[],
 ): Promise<boolean> {
-  const { rowCount } = await db.query(
+  const { rowCount } = await db.query({
+    name: 'insert-pending-files',
     // Forgotten by Postgres, the bytes have no row, and are swept like all such; the commit of the run keeps this one, too.
-    `WITH ${unsynced}
-     INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
-     SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
-     FROM unsynced CROSS JOIN jobs j CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
-     WHERE j.id = $1 AND j.fence = $2 AND j.state = 'active'`,
-    [run.jobId, run.fence, JSON.stringify(files)],
-  );
+    text: `WITH ${unsynced}
+      INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
+      SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
+      FROM unsynced CROSS JOIN jobs j
+      CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
+      WHERE j.id = $1 AND j.fence = $2 AND j.state = 'active'`,
+    values: [run.jobId, run.fence, JSON.stringify(files)],
+  });
   return rowCount === files.length;
 }
 
