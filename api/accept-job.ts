@@ -27,6 +27,12 @@ export interface JobRequest {
   readonly traceparent: string | undefined;
   /** The schedule whose job it is, when a client asked for one right now. */
   readonly scheduleKey?: string;
+  readonly replay?: {
+    /** The job that this one is made from. */
+    readonly of: string;
+    /** What makes two requests with one Idempotency-Key the same: the job, and what the client changed. */
+    readonly fingerprint: string;
+  };
 }
 
 export interface Accepted {
@@ -43,7 +49,8 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
   const { task, options } = checkJob(deps, request);
   deps.backlog.check();
   const { idempotencyKey } = request;
-  const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(request);
+  const fingerprint =
+    idempotencyKey === undefined ? undefined : (request.replay?.fingerprint ?? fingerprintOf(request));
   let inputFiles: string[];
   try {
     inputFiles = await checkFiles(deps, identity, task, request);
@@ -51,17 +58,22 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     // Files may be deleted once the job has ended; the answer to a repetition stays what it was.
     if (idempotencyKey === undefined || fingerprint === undefined) throw err;
     if ((await findIdempotencyKey(deps.db, identity.tenantId, idempotencyKey)) === undefined) throw err;
-    return replay(deps, identity, idempotencyKey, fingerprint);
+    return answerAgain(deps, identity, idempotencyKey, fingerprint);
   }
 
+  const made = toNewJob(task.definition, {
+    tenantId: identity.tenantId,
+    input: request.input,
+    options,
+    inputFiles,
+    retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
+  });
   const job: NewJob = {
-    ...toNewJob(task.definition, {
-      tenantId: identity.tenantId,
-      input: request.input,
-      options,
-      inputFiles,
-      retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
-    }),
+    ...made,
+    options: {
+      ...made.options,
+      ...(request.replay !== undefined && { replayOf: request.replay.of }),
+    },
     traceparent: request.traceparent ?? null,
     scheduleKey: request.scheduleKey ?? null,
     newFiles: request.newFiles.map((file) => ({
@@ -78,7 +90,8 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     throw err;
   });
   crashPoint('accept.after-commit');
-  if (acceptance.type === 'duplicate') return replay(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
+  if (acceptance.type === 'duplicate')
+    return answerAgain(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
   if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
   return {
     isReplayed: false,
@@ -164,7 +177,7 @@ function digest(text: string): string {
 }
 
 /** The key was used before: the same request gets the same answer, another one is refused. */
-async function replay(
+export async function answerAgain(
   deps: ApiDeps,
   identity: Identity,
   key: string,
@@ -205,6 +218,7 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     attempts_max: job.attemptsMax,
     schedule_key: job.scheduleKey,
     created_at: createdAt,
+    retention_ms: job.retentionMs,
   };
   return asAccepted(base);
 }
@@ -227,9 +241,14 @@ function asAccepted(
     | 'attempts_max'
     | 'schedule_key'
     | 'created_at'
+    | 'retention_ms'
   >,
 ): JobRow {
-  const { delayMs, runAt } = row.options as { delayMs?: number; runAt?: string };
+  const { delayMs, runAt, startWithinMs } = row.options as {
+    delayMs?: number;
+    runAt?: string;
+    startWithinMs?: number;
+  };
   const due = runAt === undefined ? new Date(row.created_at.getTime() + (delayMs ?? 0)) : new Date(runAt);
   const isLater = due > row.created_at;
   return {
@@ -247,5 +266,6 @@ function asAccepted(
     finished_at: null,
     expires_at: null,
     purged_at: null,
+    start_before: startWithinMs === undefined ? null : new Date(due.getTime() + startWithinMs),
   };
 }

@@ -56,6 +56,9 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
   });
 }
 
+/** Waits until nobody feeds the queue $1, and keeps feeders away until the transaction ends. */
+export const lockFeedingSql = `SELECT pg_advisory_xact_lock(hashtextextended('windlass.feed.' || $1, 0))`;
+
 /**
  * What a tick writes may be forgotten by a crash of Postgres: the next one does it again, and adds the same deliveries.
  */
@@ -109,7 +112,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
       WITH size AS (
         SELECT q.name, least(${windowMax}, greatest(1,
           (SELECT greatest(sum((w.slots->>q.name)::integer), sum((w.drain->>q.name)::integer))
-           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now())))::integer AS window_size
+           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now() AND w.quiet_at IS NULL)))::integer AS window_size
         FROM queues q WHERE q.name = ANY($1)
       ), stored AS (
         UPDATE queues q SET window_size = size.window_size FROM size

@@ -4,12 +4,16 @@ import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
+import { drainQueue } from './drain-queue.ts';
+import { expireJobs } from './expire-jobs.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { createDb, createHotDb, type Db } from './pool.ts';
+import { listQueueStats } from './queue-stats.ts';
 import { deletePurgedJobs, prunePendingFiles, purgeJobs } from './retention.ts';
 import { tickSchedules } from './schedule-ticks.ts';
 import { findSchedule, putSchedule } from './schedules.ts';
 import { createSettleRuns } from './settle-runs.ts';
+import { listWorkers } from './worker-list.ts';
 import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
 
 let world: World;
@@ -93,6 +97,16 @@ test('what every job and every second costs is found by an index, also when the 
   await purgeJobs(db, 500);
   await deletePurgedJobs(db, 0, 500);
   await prunePendingFiles(db, 500);
+  await expireJobs(db, ['q']);
+  await listQueueStats(db);
+  await listWorkers(db, 'default', { limit: 10 });
+  await drainQueue(db, {
+    queue: 'q',
+    tenantId: 'default',
+    reason: null,
+    budgetMs: 60_000,
+    onCancelled: () => {},
+  });
 
   expect(await countSequentialScans()).toEqual(before);
 });

@@ -42,7 +42,7 @@ export interface JobPage {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
-  schedule_key, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
+  schedule_key, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
 
 /** Twenty texts in so many of the largest inputs take a few seconds. */
 const textWindowRows = 50;
