@@ -2,8 +2,9 @@
  * Draining a queue: everything that has not started is cancelled, in batches, so that a backlog of a million neither holds its locks
  * for a minute nor fills the memory. What is accepted meanwhile stays, and so does what runs.
  */
+import { byIndex } from './by-index.ts';
 import { lockFeedingSql } from './feed-queues.ts';
-import { inTransaction, type Db } from './pool.ts';
+import type { Db } from './pool.ts';
 
 export const drainBatchMax = 500;
 
@@ -67,11 +68,9 @@ export async function drainQueue(
     const sql = drainSql(kind, drain.tenantId === undefined ? 'all' : 'tenant');
     for (;;) {
       if (performance.now() - startedMs > drain.budgetMs) return { cancelled, isDone: false };
-      const batch = await inTransaction(db, async (client) => {
+      const batch = await byIndex(db, async (client) => {
         // A feeder marks rows in another order than that of their ids: taking turns with it, neither can deadlock.
         await client.query(lockFeedingSql, [drain.queue]);
-        // After a long backlog the planner believes that reading the whole table is shorter (feed-queues.ts).
-        await client.query('SET LOCAL enable_seqscan = off');
         const { rows: answers } = await client.query<{ picked: number; ids: string[] }>(sql, values);
         return answers[0] ?? { picked: 0, ids: [] };
       });

@@ -2,7 +2,8 @@
  * What an operator sees of the queues. Nothing here reads more than a capped number of rows, all of them by an index: asking
  * every second costs the same with an empty table and with ten million jobs.
  */
-import { inTransaction, type Db } from './pool.ts';
+import { byIndex } from './by-index.ts';
+import type { Db } from './pool.ts';
 
 /** Counts stop here: `10000` means that many, or more. */
 export const queueCountMax = 10_000;
@@ -74,8 +75,7 @@ ORDER BY q.name`;
 
 /** All queues, or the one of this name. */
 export function listQueueStats(db: Db, name?: string): Promise<QueueStats[]> {
-  return inTransaction(db, async (client) => {
-    await client.query('SET LOCAL enable_seqscan = off');
+  return byIndex(db, async (client) => {
     const { rows } = await client.query<QueueStats>(statsSql, [name ?? null]);
     return rows;
   });

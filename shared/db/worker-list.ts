@@ -1,5 +1,6 @@
 /** Workers as an operator sees them, and the switch by which one takes nothing new. */
-import { inTransaction, type Db, type Queryable } from './pool.ts';
+import { byIndex } from './by-index.ts';
+import type { Db, Queryable } from './pool.ts';
 
 /** Most ids of running jobs that are shown of one worker. */
 export const workerJobsMax = 100;
@@ -35,9 +36,7 @@ export function listWorkers(
   tenantId: string,
   page: { limit: number; after?: string },
 ): Promise<WorkerStatusRow[]> {
-  return inTransaction(db, async (client) => {
-    // After a long backlog the planner believes that reading all jobs is shorter (feed-queues.ts).
-    await client.query('SET LOCAL enable_seqscan = off');
+  return byIndex(db, async (client) => {
     const { rows } = await client.query<WorkerStatusRow>(
       `${statusSql('$2::uuid IS NULL OR w.id > $2')} ORDER BY w.id LIMIT $3`,
       [tenantId, page.after ?? null, page.limit],
@@ -47,8 +46,7 @@ export function listWorkers(
 }
 
 export function findWorker(db: Db, tenantId: string, id: string): Promise<WorkerStatusRow | undefined> {
-  return inTransaction(db, async (client) => {
-    await client.query('SET LOCAL enable_seqscan = off');
+  return byIndex(db, async (client) => {
     const { rows } = await client.query<WorkerStatusRow>(statusSql('w.id = $2'), [tenantId, id]);
     return rows[0];
   });
