@@ -78,7 +78,8 @@ test.concurrent('F39: a queue that was paused for an hour runs in the order of p
   }));
 
 test.concurrent('a quiet worker takes nothing new, not even what it had asked Redis for, and runs what it has to the end', () =>
-  withSystem({ env: { WINDLASS_QUEUES: 'host:4,noop:4' } }, async (system) => {
+  // A long lease: were the other worker taken for dead, on a machine that is busy with other tests, nobody would be left.
+  withSystem({ env: { WINDLASS_QUEUES: 'host:4,noop:4', WINDLASS_LEASE_MS: '60000' } }, async (system) => {
     const quiet = await system.startWorker();
     const [{ id: quietId } = { id: '' }] = await workers(system);
     const running = await system.submitGated();
@@ -118,6 +119,17 @@ async function workers(system: System): Promise<{ id: string; state: string; job
 
 const hourMs = 3_600_000;
 
+/** Far less than an hour, and far more than a busy machine holds a process up. */
+const leaseMs = 12_000;
+
+async function countLongLived({ db }: System): Promise<number | undefined> {
+  const { rows } = await db.query<{ count: number }>(
+    `SELECT count(*) AS count FROM workers WHERE renewed_at - started_at > $1 * interval '1.2 ms'`,
+    [leaseMs],
+  );
+  return rows[0]?.count;
+}
+
 /** Environment of a process whose clock is wrong. */
 const clock = (shiftMs: number) => ({
   NODE_OPTIONS: `--import=${pathToFileURL(resolve(import.meta.dirname, '../fixtures/shift-clock.ts')).href}`,
@@ -129,7 +141,7 @@ for (const { api, where } of [
   { api: -hourMs, where: 'of the api is an hour behind' },
 ]) {
   test.concurrent(`F57: with workers an hour ahead and behind, when the clock ${where}, no job runs early, late or twice`, () =>
-    withSystem({ env: clock(api) }, async (system) => {
+    withSystem({ env: { ...clock(api), WINDLASS_LEASE_MS: String(leaseMs) } }, async (system) => {
       await Promise.all([system.startWorker(clock(hourMs)), system.startWorker(clock(-hourMs))]);
       // Otherwise this proves nothing.
       const said = parseLine(system.api.lines.at(-1) ?? '')?.time ?? '';
@@ -148,8 +160,11 @@ for (const { api, where } of [
       ];
       for (const job of await system.finished(ids)) expect(job.state).toBe('succeeded');
       expect(await system.client.job(later)).toMatchObject({ state: 'scheduled', attempts: [] });
+      // By then each of the workers would have judged the other one.
+      await waitFor(async () => ((await countLongLived(system)) === 2 ? true : undefined), {
+        what: 'both workers to have lived longer than a lease',
+      });
       system.openGate();
-      // Nobody took it for dead meanwhile.
       expect(outcomesOf((await system.finished([running]))[0])).toEqual(['succeeded']);
       await post(system, `/v1/jobs/${later}/cancel`);
       const { rows } = await system.db.query(
