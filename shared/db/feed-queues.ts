@@ -133,7 +133,8 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
 // Tenants in turn: the recursive query steps through the tenants that wait (one index probe each), each gives at
 // most its share, oldest rank first, and the first of each go before the second of any. The ids are
 // handed over as an array, and num_nulls() is IS NULL in words that the planner does not know: in all other ways it joins the
-// whole backlog, through the partial index that fits or by hashing it (0.8 s with 1,000,000 jobs).
+// whole backlog, through the partial index that fits or by hashing it (0.8 s with 1,000,000 jobs). What is picked at once is
+// delivered in that order as well: an update answers in any.
 const pickSql = `
 WITH RECURSIVE tenant AS (
   (SELECT tenant_id FROM jobs WHERE queue = $1 AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
@@ -149,11 +150,13 @@ WITH RECURSIVE tenant AS (
     ORDER BY rank_at, id LIMIT (SELECT ceil($2::float8 / greatest(1, count(tenant_id)))::bigint FROM tenant)
   ) j WHERE t.tenant_id IS NOT NULL
 ), picked AS (
-  SELECT id FROM turns ORDER BY turn, rank_at, id LIMIT $2
+  SELECT id, row_number() OVER (ORDER BY turn, rank_at, id) AS place FROM turns ORDER BY turn, rank_at, id LIMIT $2
+), marked AS (
+  UPDATE jobs j SET dispatched_at = now()
+  WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) AND j.state = 'queued' AND num_nulls(j.dispatched_at) = 1
+  RETURNING j.id, j.fence
 )
-UPDATE jobs j SET dispatched_at = now()
-WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) AND j.state = 'queued' AND num_nulls(j.dispatched_at) = 1
-RETURNING j.id, j.fence`;
+SELECT id, fence FROM marked JOIN picked USING (id) ORDER BY place`;
 
 async function pickNext(
   client: Queryable,

@@ -3,7 +3,8 @@ import { pathToFileURL } from 'node:url';
 import { resolve } from 'node:path';
 import { Redis } from 'ioredis';
 import { expect, test } from 'vitest';
-import { parseLine, withSystem, type System } from '#test/support/system.ts';
+import { parseLine } from '#test/support/check-log.ts';
+import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { outcomesOf } from './expect-jobs.ts';
 
