@@ -63,6 +63,7 @@ export function createExecuteInline(options: {
       },
       {
         signal: run.signal,
+        softSignal: run.softSignal,
         progress: reports.progress,
         log: reports.log,
         scratchDir: () => need(join(runDir, 'tmp')),

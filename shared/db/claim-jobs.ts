@@ -32,6 +32,7 @@ export interface ClaimedJob {
 /** The options of a job that its runs need; all were checked when it was accepted. */
 export interface JobOptions {
   readonly timeoutMs?: number;
+  readonly softTimeoutMs?: number;
   readonly backoff?: {
     readonly type: 'exponential' | 'fixed';
     readonly delayMs: number;
