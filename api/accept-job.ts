@@ -5,9 +5,9 @@
 import { createHash } from 'node:crypto';
 import { crashPoint } from '#shared/crash-point.ts';
 import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
-import { listMissingFiles } from '#shared/db/files.ts';
+import { listFilesOfJob, listMissingFiles, type FileRow } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
-import { findJob, type JobRow } from '#shared/db/jobs.ts';
+import { findJob, listAttempts, type AttemptRow, type JobRow } from '#shared/db/jobs.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
 import { AppError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
@@ -36,13 +36,17 @@ export interface JobRequest {
 }
 
 export interface Accepted {
-  /** The job as it was when it was accepted, also when this is a replay. */
+  /** The job as it was when it was accepted, also when this is a replay; but see `duplicate`. */
   readonly job: JobRow;
   readonly isReplayed: boolean;
+  /** Not made by this request: it has the unique key that was asked for. As it is now, with what belongs to it. */
+  readonly duplicate?: { readonly attempts: readonly AttemptRow[]; readonly files: readonly FileRow[] };
+  /** The files that came with the request belong to a job now. */
+  readonly hasTakenFiles: boolean;
 }
 
 /**
- * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`,
+ * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`, `too-many-waiting`,
  *   `unavailable`; AmbiguousCommitError when only a later look can tell (new bytes must stay then).
  */
 export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobRequest): Promise<Accepted> {
@@ -84,17 +88,27 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
       idempotencyKey === undefined || fingerprint === undefined ? null : { key: idempotencyKey, fingerprint },
   };
   crashPoint('accept.before-commit');
-  const acceptance = await deps.accepts.add(job).catch((err: unknown) => {
-    if (isMissingFileError(err))
-      throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
-    throw err;
-  });
+  const release = await deps.quotas.waiting.take(identity.tenantId, 1);
+  const acceptance = await deps.accepts
+    .add(job)
+    .catch((err: unknown) => {
+      if (isMissingFileError(err))
+        throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
+      throw err;
+    })
+    .finally(release);
   crashPoint('accept.after-commit');
   if (acceptance.type === 'duplicate')
     return answerAgain(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
-  if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
+  if (acceptance.type === 'accepted' && acceptance.isDispatched)
+    deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
+  if (acceptance.type === 'held') {
+    const duplicate = await findDuplicate(deps, identity, acceptance.jobId);
+    return { ...duplicate, isReplayed: false, hasTakenFiles: acceptance.isReplaced };
+  }
   return {
     isReplayed: false,
+    hasTakenFiles: true,
     job: toAcceptedRow(job, acceptance.createdAt),
   };
 }
@@ -191,10 +205,32 @@ export async function answerAgain(
       { retryAfterSeconds: 1 },
     );
   if (known.resource !== 'job' || known.fingerprint !== fingerprint) throw mismatch(key);
+  if (known.is_duplicate) {
+    const duplicate = await findDuplicate(deps, identity, known.resource_id);
+    return { ...duplicate, isReplayed: true, hasTakenFiles: false };
+  }
   const row = await findJob(deps.db, identity.tenantId, known.resource_id);
   if (row === undefined)
     throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
-  return { isReplayed: true, job: asAccepted(row) };
+  return { isReplayed: true, hasTakenFiles: false, job: asAccepted(row) };
+}
+
+/** The job that won, for whoever lost. */
+async function findDuplicate(
+  { db }: ApiDeps,
+  { tenantId }: Identity,
+  id: string,
+): Promise<Required<Pick<Accepted, 'job' | 'duplicate'>>> {
+  const [job, attempts, files] = await Promise.all([
+    findJob(db, tenantId, id),
+    listAttempts(db, tenantId, id),
+    listFilesOfJob(db, tenantId, id),
+  ]);
+  if (job === undefined)
+    throw new AppError('unavailable', 'The job that had the unique key was deleted just now. Try again.', {
+      retryAfterSeconds: 1,
+    });
+  return { job, duplicate: { attempts, files } };
 }
 
 export function mismatch(key: string): AppError {

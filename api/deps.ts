@@ -6,6 +6,7 @@ import type { Dispatcher } from '#shared/queue/dispatcher.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import type { Backlog } from './http/backlog.ts';
+import type { TenantQuotas } from './http/tenant-quotas.ts';
 import type { RateLimiter } from './http/rate-limit.ts';
 import type { Uploads } from './http/upload.ts';
 import type { ReadJson } from './http/read-json.ts';
@@ -31,6 +32,7 @@ export interface ApiDeps {
   readonly rateLimiter: RateLimiter;
   readonly uploads: Uploads;
   readonly backlog: Backlog;
+  readonly quotas: TenantQuotas;
   /** Is Redis reachable right now? Only reported, never needed. */
   readonly isRedisUp: () => boolean;
   /** True from the moment the process was asked to stop. */

@@ -36,6 +36,7 @@ export const errorTable = {
   'job-final': { status: 409, retryable: false, title: 'The job has ended already' },
   'job-not-final': { status: 409, retryable: true, title: 'The job has not ended' },
   'job-not-failed': { status: 409, retryable: false, title: 'Only a job that failed can be retried' },
+  'unique-key-held': { status: 409, retryable: true, title: 'Another job has the unique key of the job' },
   'job-failed': { status: 409, retryable: false, title: 'The job failed, so it has no result' },
   'job-cancelled': { status: 409, retryable: false, title: 'The job was cancelled, so it has no result' },
   'file-in-use': {
@@ -81,11 +82,13 @@ export const errorTable = {
   },
   'rate-limited': { status: 429, retryable: true, title: 'Too many requests' },
   'too-many-uploads': { status: 429, retryable: true, title: 'Too many uploads at once' },
+  'too-many-waiting': { status: 429, retryable: true, title: 'Too many jobs of the tenant are waiting' },
   'headers-too-large': { status: 431, retryable: false, title: 'The request headers are over their limit' },
   internal: { status: 500, retryable: true, title: 'Something went wrong on our side' },
   unavailable: { status: 503, retryable: true, title: 'The service cannot do this right now' },
   'backlog-full': { status: 503, retryable: true, title: 'Too many jobs are waiting' },
   'storage-full': { status: 507, retryable: true, title: 'There is no room to store the file' },
+  'quota-full': { status: 507, retryable: true, title: 'The tenant has stored as many bytes as it may' },
   // How a job can end (`error.code` of a failed job); the status is that of GET …/result
   'task-failed': { status: 409, retryable: true, title: 'The task threw an error' },
   'task-input': { status: 409, retryable: false, title: 'The task cannot use this input' },

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
 import { createClaimJobs } from '#shared/db/claim-jobs.ts';
-import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { migrate } from '#shared/db/migrate.ts';
 import { createHotDb } from '#shared/db/pool.ts';
 import { createSettleRuns } from '#shared/db/settle-runs.ts';
@@ -23,6 +23,7 @@ import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
+import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
@@ -68,6 +69,7 @@ const db = createHotDb({
 });
 lifecycle.onStop('postgres', () => db.end());
 await ensureQueues(db, queues);
+await setQueueRates(db, findQueueRates(definitions));
 
 const redis = createProducerConnection(config.REDIS_URL, log);
 const subscriber = createSubscriberConnection(config.REDIS_URL, log);
@@ -194,6 +196,7 @@ const runJob = createRunJob({
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,
   signals,
+  onKeyFreed: () => feeder.wake(),
   endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
   log,
 });

@@ -55,6 +55,7 @@ test('a run whose end cannot be written gives its task host back, and is over', 
     }),
     outputStore: { read: refuse, collect: refuse, discard: async () => {} },
     signals: { ended: () => {}, cancel: () => {} },
+    onKeyFreed: () => {},
     endingMax: 0,
     log: createLogger({ service: 'test', level: 'silent' }),
   });

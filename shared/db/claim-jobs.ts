@@ -38,6 +38,7 @@ export interface JobOptions {
     readonly delayMs: number;
     readonly maxMs: number;
   };
+  readonly concurrencyKey?: string;
 }
 
 export interface ClaimedFile {

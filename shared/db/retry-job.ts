@@ -4,7 +4,9 @@
  * anew. What stays: its id, its input and options, the story of its attempts and their logs, and what is known of its effects
  * outside, so that an e-mail that may have been sent is still not sent twice.
  */
-import { isDataError, sqlState, type Db } from './pool.ts';
+import { inTransaction, isDataError, sqlState, type Db, type Queryable } from './pool.ts';
+import { findOtherHolder } from './unique-jobs.ts';
+import type { UniqueKey } from '../domain/unique-key.ts';
 import type { JobState } from '../domain/job.ts';
 
 export type RetryAnswer =
@@ -13,6 +15,8 @@ export type RetryAnswer =
   | { readonly type: 'not-failed'; readonly state: JobState }
   /** Its input was deleted at the end of its retention. */
   | { readonly type: 'purged' }
+  /** Another job has its unique key by now. */
+  | { readonly type: 'key-held'; readonly jobId: string }
   /** A file of its input was deleted. */
   | { readonly type: 'file-missing' };
 
@@ -36,11 +40,43 @@ WITH target AS (
 )
 SELECT state, purged_at IS NOT NULL AS is_purged, EXISTS (SELECT 1 FROM retried) AS is_retried FROM target`;
 
-/** @param inputFiles ids of the files that its input refers to. */
-export async function retryJob(
-  db: Db,
-  job: { tenantId: string; id: string; inputFiles: readonly string[] },
-): Promise<RetryAnswer> {
+/** Undoes the retry. */
+class KeyHeldError extends Error {
+  override name = 'KeyHeldError';
+  readonly jobId: string;
+  constructor(jobId: string) {
+    super('Another job has the unique key.');
+    this.jobId = jobId;
+  }
+}
+
+interface JobToRetry {
+  readonly tenantId: string;
+  readonly id: string;
+  /** Ids of the files that its input refers to. */
+  readonly inputFiles: readonly string[];
+  /** What it was accepted with, and the task to which the key belongs. */
+  readonly unique?: { readonly task: string; readonly uniqueKey: UniqueKey } | undefined;
+}
+
+export async function retryJob(db: Db, job: JobToRetry): Promise<RetryAnswer> {
+  const { unique } = job;
+  if (unique === undefined) return retryRow(db, job);
+  try {
+    return await inTransaction(db, async (client) => {
+      const answer = await retryRow(client, job);
+      const holder =
+        answer.type === 'queued' ? await findOtherHolder(client, { ...job, ...unique }) : undefined;
+      if (holder !== undefined) throw new KeyHeldError(holder);
+      return answer;
+    });
+  } catch (err) {
+    if (err instanceof KeyHeldError) return { type: 'key-held', jobId: err.jobId };
+    throw err;
+  }
+}
+
+async function retryRow(db: Queryable, job: JobToRetry): Promise<RetryAnswer> {
   try {
     const { rows } = await db.query<{ state: JobState; is_purged: boolean; is_retried: boolean }>(retrySql, [
       job.tenantId,

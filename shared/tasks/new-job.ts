@@ -1,4 +1,5 @@
 import type { NewJob } from '../db/accept-jobs.ts';
+import { toUniqueKey } from '../domain/unique-key.ts';
 import { uuidv7 } from '../ids.ts';
 import type { TaskDefinition } from './define-task.ts';
 import type { JobOptions } from './job-options.ts';
@@ -19,7 +20,9 @@ export function toNewJob(
     retentionMs: number;
   },
 ): NewJob {
-  const { delayMs, runAt, priority, attempts, tags, retentionMs, ...forRuns } = job.options;
+  const { runAt, priority, attempts, tags, retentionMs, ...forRuns } = job.options;
+  const uniqueKey = forRuns.uniqueKey && toUniqueKey(forRuns.uniqueKey);
+  const delayMs = uniqueKey?.debounce?.delayMs ?? forRuns.delayMs;
   return {
     id: uuidv7(),
     tenantId: job.tenantId,
@@ -39,5 +42,9 @@ export function toNewJob(
     newFiles: [],
     idempotency: null,
     scheduleKey: null,
+    ...(uniqueKey !== undefined && { uniqueKey }),
+    ...(forRuns.concurrencyKey !== undefined && {
+      concurrency: { key: forRuns.concurrencyKey, max: definition.concurrencyPerKey },
+    }),
   };
 }
