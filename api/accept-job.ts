@@ -5,12 +5,13 @@
 import { createHash } from 'node:crypto';
 import { crashPoint } from '#shared/crash-point.ts';
 import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
+import { isMissingParentError, listMissingJobs } from '#shared/db/dependencies.ts';
 import { listFilesOfJob, listMissingFiles, type FileRow } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { findJob, listAttempts, type AttemptRow, type JobRow } from '#shared/db/jobs.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
 import { AppError } from '#shared/errors.ts';
-import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
+import { findCeilingErrors, jobOptions, readDependsOn, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import type { Identity } from './http/define-route.ts';
@@ -58,8 +59,9 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
   let inputFiles: string[];
   try {
     inputFiles = await checkFiles(deps, identity, task, request);
+    await checkParents(deps, identity, options);
   } catch (err) {
-    // Files may be deleted once the job has ended; the answer to a repetition stays what it was.
+    // Files, and jobs that it waited for, may be deleted once the job has ended; the answer to a repetition stays what it was.
     if (idempotencyKey === undefined || fingerprint === undefined) throw err;
     if ((await findIdempotencyKey(deps.db, identity.tenantId, idempotencyKey)) === undefined) throw err;
     return answerAgain(deps, identity, idempotencyKey, fingerprint);
@@ -92,6 +94,10 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
   const acceptance = await deps.accepts
     .add(job)
     .catch((err: unknown) => {
+      if (isMissingParentError(err))
+        throw new AppError('parent-not-found', 'A job that it waits for was deleted just now.', {
+          cause: err,
+        });
       if (isMissingFileError(err))
         throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
       throw err;
@@ -166,6 +172,20 @@ export async function checkFiles(
     if (errors[0] !== undefined) throw new AppError('file-not-found', errors[0].detail, { errors });
   }
   return refs.map((ref) => ref.id);
+}
+
+/** Every job that it waits for exists and is the caller's. @throws AppError `parent-not-found`, naming those that do not. */
+async function checkParents(deps: ApiDeps, identity: Identity, options: JobOptions): Promise<void> {
+  const ids = readDependsOn(options).map((edge) => edge.parentId);
+  if (ids.length === 0) return;
+  const missing = new Set(await listMissingJobs(deps.db, identity.tenantId, ids));
+  const errors = (options.dependsOn ?? []).flatMap((item, index) => {
+    const id = (typeof item === 'string' ? item : item.job).toLowerCase();
+    return missing.has(id)
+      ? [{ pointer: `/options/dependsOn/${index}`, detail: `There is no job ${id}.` }]
+      : [];
+  });
+  if (errors[0] !== undefined) throw new AppError('parent-not-found', errors[0].detail, { errors });
 }
 
 /**
@@ -253,6 +273,8 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     tags: job.tags,
     attempts_max: job.attemptsMax,
     schedule_key: job.scheduleKey,
+    workflow_id: job.workflow?.id ?? null,
+    workflow_step: job.workflow?.step ?? null,
     created_at: createdAt,
     retention_ms: job.retentionMs,
   };
@@ -276,20 +298,23 @@ function asAccepted(
     | 'tags'
     | 'attempts_max'
     | 'schedule_key'
+    | 'workflow_id'
+    | 'workflow_step'
     | 'created_at'
     | 'retention_ms'
   >,
 ): JobRow {
-  const { delayMs, runAt, startWithinMs } = row.options as {
+  const { delayMs, runAt, startWithinMs, dependsOn } = row.options as {
     delayMs?: number;
     runAt?: string;
     startWithinMs?: number;
+    dependsOn?: JobOptions['dependsOn'];
   };
   const due = runAt === undefined ? new Date(row.created_at.getTime() + (delayMs ?? 0)) : new Date(runAt);
   const isLater = due > row.created_at;
   return {
     ...row,
-    state: isLater ? 'scheduled' : 'queued',
+    state: dependsOn !== undefined && dependsOn.length > 0 ? 'blocked' : isLater ? 'scheduled' : 'queued',
     run_at: isLater ? due : row.created_at,
     fence: 0,
     result: null,

@@ -49,6 +49,9 @@ export const errorTable = {
     retryable: false,
     title: 'The tenant has as many schedules as it may have',
   },
+  'workflow-final': { status: 409, retryable: false, title: 'The workflow has ended already' },
+  'workflow-running': { status: 409, retryable: true, title: 'The workflow has not ended' },
+  'nothing-to-retry': { status: 409, retryable: false, title: 'Every step of the workflow has succeeded' },
   'last-admin-key': { status: 409, retryable: false, title: 'This is the last admin key' },
   'result-expired': {
     status: 410,
@@ -75,6 +78,11 @@ export const errorTable = {
   'invalid-input': { status: 422, retryable: false, title: 'The request does not fit the schema' },
   'unknown-task': { status: 422, retryable: false, title: 'There is no task of this name' },
   'file-not-found': { status: 422, retryable: false, title: 'The job refers to a file that does not exist' },
+  'parent-not-found': {
+    status: 422,
+    retryable: false,
+    title: 'The job waits for a job that does not exist',
+  },
   'idempotency-mismatch': {
     status: 422,
     retryable: false,
@@ -101,6 +109,7 @@ export const errorTable = {
   },
   'result-too-large': { status: 409, retryable: false, title: 'The result of the task is over its limit' },
   'input-missing': { status: 409, retryable: false, title: 'A file that the job needs no longer exists' },
+  'parent-failed': { status: 409, retryable: false, title: 'A job that it waited for did not succeed' },
   'effect-unknown': {
     status: 409,
     retryable: false,

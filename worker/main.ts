@@ -39,6 +39,7 @@ import { startHealthServer } from './services/health-server.ts';
 import { createJanitor } from './services/janitor.ts';
 import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
+import { createReleaser } from './services/releaser.ts';
 import { createScheduler } from './services/scheduler.ts';
 import { assignSlots } from './slots.ts';
 import { createHostPool } from './task-host/host-pool.ts';
@@ -166,7 +167,8 @@ const scheduler = createScheduler({
   onMade: () => feeder.wake(),
   log,
 });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler }))
+const releaser = createReleaser({ db, onReleased: () => feeder.wake(), log });
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, releaser }))
   lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
@@ -179,7 +181,10 @@ const outputStore = createOutputStore({
   },
 });
 const { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS } = config;
-const settles = createSettleRuns(db);
+const settles = createSettleRuns(db, () => {
+  feeder.wake();
+  releaser.wake();
+});
 const runJob = createRunJob({
   claims: createClaimJobs(db, { id: workerId, tasks: [...tasks.keys()] }),
   settles,
@@ -251,7 +256,7 @@ listenForSignal({
     if (runs.find(jobId) !== undefined) lease.wake();
   },
 }).catch(() => {});
-for (const loop of [feeder, reaper, janitor, scheduler]) loop.start();
+for (const loop of [feeder, reaper, janitor, scheduler, releaser]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({
     port: config.WINDLASS_HEALTH_PORT,

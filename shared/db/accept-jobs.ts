@@ -8,6 +8,7 @@
 import type { JobState } from '../domain/job.ts';
 import type { UniqueKey } from '../domain/unique-key.ts';
 import { jsonArray, plainArray, textArray } from './array-literal.ts';
+import { linkDependencies, type NewDependency } from './dependencies.ts';
 import { isParkedSql } from './feed-keys.ts';
 import { hasWaitingSql } from './feed-queues.ts';
 import { createGroupCommit, type GroupCommit } from './group-commit.ts';
@@ -15,6 +16,7 @@ import {
   isConnectionLost,
   isDataError,
   AmbiguousCommitError,
+  inTransaction,
   sqlState,
   type Db,
   type Queryable,
@@ -46,6 +48,10 @@ export interface NewJob {
   readonly uniqueKey?: UniqueKey;
   /** At most `max` jobs with this key, in its tenant and queue, are dispatched or active at once. */
   readonly concurrency?: { readonly key: string; readonly max: number };
+  /** Jobs that it waits for. The ids of parents must be those of committed jobs, or of jobs that are accepted with it. */
+  readonly dependsOn?: readonly NewDependency[];
+  /** The workflow that it is a step of. */
+  readonly workflow?: { readonly id: string; readonly step: string };
 }
 
 /** A file whose bytes are durable and whose row is not yet there. */
@@ -81,9 +87,24 @@ export const acceptFlightsMax = 2;
 export function createAcceptJobs(db: Db): AcceptJobs {
   return createGroupCommit<NewJob, Acceptance>({
     flightsMax: acceptFlightsMax,
-    flush: (jobs) => insertJobs(db, jobs),
+    flush: (jobs) => (jobs.some(isDependent) ? insertDependent(db, jobs) : insertJobs(db, jobs)),
     recover: (job, err) => findAccepted(db, job, err),
   });
+}
+
+/** Edges are written after the rows, so a group that has any is a transaction. */
+async function insertDependent(db: Db, jobs: readonly NewJob[]): Promise<Acceptance[]> {
+  try {
+    return await inTransaction(db, (client) => insertJobs(client, jobs));
+  } catch (err) {
+    // As after a statement that committed itself: each row is asked for.
+    if (err instanceof AmbiguousCommitError) throw err.cause;
+    throw err;
+  }
+}
+
+function isDependent(job: NewJob): boolean {
+  return job.dependsOn !== undefined && job.dependsOn.length > 0;
 }
 
 /** The foreign key of `job_inputs` refused: a file was deleted between its check and the commit. */
@@ -100,16 +121,16 @@ interface AcceptedRow {
 
 /**
  * What most jobs bring, one array parameter per column; and what some bring besides: an idempotency key, new files,
- * references to files, a schedule, a concurrency key. A group in which no job has any of these is inserted without the parts for them, in half the time.
+ * references to files, a schedule, a concurrency key, parents, a workflow. A group in which no job has any of these is inserted without the parts for them, in half the time.
  */
 const columns = `$1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::timestamptz[], $8::integer[],
     $9::json[], $10::jsonb[], $11::text[], $12::integer[], $13::bigint[], $14::text[]`;
 const columnNames =
   'id, tenant_id, task, queue, priority, delay_ms, run_at, place, input, options, tags, attempts_max, retention_ms, traceparent';
 const moreColumns =
-  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[]';
+  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[], $23::boolean[], $24::text[], $25::text[]';
 const moreColumnNames =
-  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max';
+  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max, is_blocked, workflow_id, workflow_step';
 
 // Keys are inserted in order, so that two groups that share keys wait for each other instead of deadlocking.
 // `ON CONFLICT DO NOTHING` waits for a transaction in flight with the same key, which is what makes equal
@@ -152,11 +173,11 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at'})
-  SELECT r.id, r.tenant_id, r.task, r.queue, CASE WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
-    r.priority, due.at, ${isPlain ? 'due.rank_at' : `CASE WHEN parked.rank_at IS NULL THEN due.rank_at ELSE 'infinity' END`}, CASE WHEN r.place <= gate.room THEN now() END,
+                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at, workflow_id, workflow_step'})
+  SELECT r.id, r.tenant_id, r.task, r.queue, CASE ${isPlain ? '' : `WHEN r.is_blocked THEN 'blocked'::job_state `}WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
+    r.priority, due.at, ${isPlain ? 'due.rank_at' : `CASE WHEN parked.rank_at IS NULL OR r.is_blocked THEN due.rank_at ELSE 'infinity' END`}, CASE WHEN r.place <= gate.room THEN now() END,
     r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent, ${isPlain ? 'NULL' : 'r.schedule_key'},
-    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, parked.rank_at'}
+    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, CASE WHEN NOT r.is_blocked THEN parked.rank_at END, r.workflow_id::uuid, r.workflow_step'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT at, at - r.priority * interval '60 s' AS rank_at
     FROM (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms') AS at) AS d) AS due${isPlain ? '' : parkedSql}
@@ -172,7 +193,10 @@ const insertStatements = {
   full: { name: 'accept-jobs-full', text: insertSql({ isPlain: false }) },
 };
 
-/** The statement itself, for one group; also inside a transaction that decides more than that. */
+/**
+ * The statement itself, for one group; also inside a transaction that decides more than that. Jobs that wait for others can only
+ * be inserted in a transaction.
+ */
 export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promise<Acceptance[]> {
   if (jobs.some((job) => job.uniqueKey !== undefined))
     throw new TypeError('Jobs with a unique key are inserted by insertAnyJobs.');
@@ -183,6 +207,8 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
       job.inputFiles.length === 0 &&
       job.scheduleKey === null &&
       job.concurrency === undefined,
+      job.workflow === undefined &&
+      !isDependent(job),
   );
   const { rows } = await db.query<AcceptedRow>({
     ...(isPlain ? insertStatements.plain : insertStatements.full),
@@ -206,6 +232,8 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
     ],
   });
   const accepted = new Map(rows.map((row) => [row.id, row]));
+  const dependent = jobs.filter((job) => isDependent(job) && accepted.has(job.id));
+  if (dependent.length > 0) await linkDependencies(db, dependent);
   return jobs.map((job) => toAcceptance(accepted.get(job.id)));
 }
 
@@ -218,6 +246,9 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
     textArray(jobs.map((job) => job.scheduleKey)),
     textArray(jobs.map((job) => job.concurrency?.key ?? null)),
     plainArray(jobs.map((job) => job.concurrency?.max ?? 'NULL')),
+    plainArray(jobs.map((job) => String(isDependent(job)))),
+    textArray(jobs.map((job) => job.workflow?.id ?? null)),
+    textArray(jobs.map((job) => job.workflow?.step ?? null)),
   ];
 }
 
@@ -225,7 +256,7 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
 function placesOf(jobs: readonly NewJob[]): (number | 'NULL')[] {
   const counts = new Map<string, number>();
   return jobs.map((job) => {
-    if (job.delayMs > 0 || job.runAt !== null || job.concurrency !== undefined) return 'NULL';
+    if (job.delayMs > 0 || job.runAt !== null || job.concurrency !== undefined || isDependent(job)) return 'NULL';
     const place = (counts.get(job.queue) ?? 0) + 1;
     counts.set(job.queue, place);
     return place;

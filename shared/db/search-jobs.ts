@@ -17,6 +17,7 @@ export type JobTerm = { readonly isNegated: boolean } & (
   | { readonly type: 'queue'; readonly names: readonly string[] }
   | { readonly type: 'tag'; readonly tags: readonly string[] }
   | { readonly type: 'schedule'; readonly keys: readonly string[] }
+  | { readonly type: 'workflow'; readonly ids: readonly string[] }
   | { readonly type: 'id'; readonly ids: readonly string[] }
   /** Each alternative holds when all of its comparisons do. */
   | { readonly type: 'created'; readonly alternatives: readonly (readonly CreatedComparison[])[] }
@@ -42,7 +43,7 @@ export interface JobPage {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
-  schedule_key, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
+  schedule_key, workflow_id, workflow_step, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
 
 /** Twenty texts in so many of the largest inputs take a few seconds. */
 const textWindowRows = 50;
@@ -140,6 +141,8 @@ function toCondition(term: JobTerm, param: Param): string {
       return `tags && ${param(term.tags)}::text[]`;
     case 'schedule':
       return `schedule_key = ANY(${param(term.keys)}::text[])`;
+    case 'workflow':
+      return `workflow_id = ANY(${param(term.ids)}::uuid[])`;
     case 'id':
       return `id = ANY(${param(term.ids)}::uuid[])`;
     case 'created':

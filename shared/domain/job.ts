@@ -27,7 +27,7 @@ export type FinalJobState = 'succeeded' | 'failed' | 'cancelled';
 
 export const transitions: Readonly<Record<JobState, readonly JobState[]>> = {
   scheduled: ['queued', 'cancelled', 'failed'],
-  blocked: ['queued', 'cancelled', 'failed'],
+  blocked: ['queued', 'scheduled', 'cancelled', 'failed'],
   // `scheduled`: a worker that does not know the task puts the job back for a newer one.
   queued: ['active', 'scheduled', 'cancelled', 'failed'],
   active: ['succeeded', 'failed', 'cancelled', 'retrying', 'queued'],

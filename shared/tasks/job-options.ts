@@ -1,6 +1,10 @@
 import { z } from 'zod';
+import type { NewDependency } from '../db/dependencies.ts';
 import type { FieldError } from '../errors.ts';
 import type { TaskDefinition } from './define-task.ts';
+
+/** Jobs that one job may wait for. */
+export const dependsOnMax = 100;
 
 const yearMs = 366 * 86_400_000;
 
@@ -109,6 +113,22 @@ export const jobOptions = z
       .describe(
         'At most so many jobs with this key (within tenant and queue) run at once as `concurrencyPerKey` of the task says.',
       ),
+    dependsOn: z
+      .array(
+        z.union([
+          z.uuid(),
+          z.strictObject({
+            job: z.uuid(),
+            on: z
+              .enum(['success', 'end'])
+              .default('success')
+              .describe('`success`: cancelled unless that job succeeds. `end`: runs whatever becomes of it.'),
+          }),
+        ]),
+      )
+      .max(dependsOnMax)
+      .optional()
+      .describe('Ids of jobs that must have ended before; it is `blocked` until then.'),
     retentionMs: z
       .int()
       .min(1_000)
@@ -142,6 +162,17 @@ export const jobOptions = z
   });
 
 export type JobOptions = z.output<typeof jobOptions>;
+
+/** Each job once; one that is named twice must succeed if it says so anywhere. */
+export function readDependsOn(options: Pick<JobOptions, 'dependsOn'>): NewDependency[] {
+  const ons = new Map<string, NewDependency['on']>();
+  for (const item of options.dependsOn ?? []) {
+    const { job, on } = typeof item === 'string' ? { job: item, on: 'success' as const } : item;
+    const id = job.toLowerCase();
+    ons.set(id, ons.get(id) === 'success' ? 'success' : on);
+  }
+  return [...ons].map(([parentId, on]) => ({ parentId, on, refs: [] }));
+}
 
 /** Where the options ask for more than the task allows. */
 export function findCeilingErrors(options: JobOptions, task: TaskDefinition): FieldError[] {

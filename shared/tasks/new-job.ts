@@ -2,7 +2,7 @@ import type { NewJob } from '../db/accept-jobs.ts';
 import { toUniqueKey } from '../domain/unique-key.ts';
 import { uuidv7 } from '../ids.ts';
 import type { TaskDefinition } from './define-task.ts';
-import type { JobOptions } from './job-options.ts';
+import { readDependsOn, type JobOptions } from './job-options.ts';
 
 /**
  * The job that a task, an input and options make, whoever asks for it: a request, or a schedule. All of them passed their
@@ -46,5 +46,6 @@ export function toNewJob(
     ...(forRuns.concurrencyKey !== undefined && {
       concurrency: { key: forRuns.concurrencyKey, max: definition.concurrencyPerKey },
     }),
+    dependsOn: readDependsOn(job.options),
   };
 }
