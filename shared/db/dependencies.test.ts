@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { isFinal, type JobState, type Settlement } from '../domain/job.ts';
+import { workflowInputBytesMax } from '../domain/workflow.ts';
 import { uuidv7 } from '../ids.ts';
 import { createAcceptJobs, type AcceptJobs } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
@@ -448,7 +449,16 @@ describe('an input that takes from results', () => {
     const odd = newJob({ input: 5, dependsOn: [take(parent, ['a', 'b'], ['small'])] });
     await Promise.all([accepts.add(large), accepts.add(odd)]);
     const after = await accept(on(large.id), on(odd.id, 'end'));
-    await run(parent, 'succeeded', { large: 'x'.repeat(1_100_000), small: 1 });
+    const whole = newJob({ input: { a: 1 }, dependsOn: [take(parent, ['a'], ['whole'])] });
+    await accepts.add(whole);
+    // With its quotes the text is as long as may be, and one longer.
+    const text = (bytes: number): string => 'x'.repeat(bytes - 2);
+    await run(parent, 'succeeded', {
+      large: text(workflowInputBytesMax + 1),
+      whole: text(workflowInputBytesMax),
+      small: 1,
+    });
+    expect(await stateOf(whole.id)).toBe('queued');
     expect(await stateOf(parent)).toBe('succeeded');
     for (const { id } of [large, odd])
       expect(await findJob(db, 'default', id)).toMatchObject({

@@ -138,7 +138,10 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
 END $$;
 
 -- Moves on those of `children` whose waiting is over. `parents` have ended just now.
-CREATE FUNCTION release_jobs(children uuid[], parents uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION release_jobs(children uuid[], parents uuid[]) RETURNS void LANGUAGE plpgsql
+  -- Planned as in a worker, whoever asks (createHotDb): a plan for an empty table would read a full one from end to end.
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
 DECLARE
   locked uuid[];
   ready uuid[];
@@ -203,13 +206,19 @@ END $$;
 -- Tells jobs that wait of the ends of those that they wait for: of this transaction, and what was left over by others.
 -- Cancelled children have children: level by level, and what is too much for one transaction is left for the next call.
 -- Returns how many ended jobs it looked at.
-CREATE FUNCTION settle_dependants() RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION settle_dependants() RETURNS integer LANGUAGE plpgsql
+  -- Planned as in a worker, whoever asks (createHotDb): a plan for an empty table would read a full one from end to end.
+  SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
+AS $$
 DECLARE
   ended uuid[];
   children uuid[];
   total integer := 0;
   told integer := 0;
 BEGIN
+  -- Jobs that it ends call it again, and are told of by the loop below.
+  IF current_setting('windlass.is_settling', true) = 'on' THEN RETURN 0; END IF;
+  PERFORM set_config('windlass.is_settling', 'on', true);
   FOR level IN 1..100 LOOP
     SELECT array_agg(id) INTO ended FROM (
       SELECT id FROM jobs WHERE has_dependants AND state IN ('succeeded', 'failed', 'cancelled')
@@ -228,13 +237,14 @@ BEGIN
     told := told + coalesce(cardinality(children), 0);
     EXIT WHEN told >= 5000;
   END LOOP;
+  PERFORM set_config('windlass.is_settling', 'off', true);
   RETURN total;
 END $$;
 
 CREATE FUNCTION on_end_with_dependants() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  -- The first row of a statement tells the children of all of them; children that it ends are not told in here, but by its loop.
-  IF pg_trigger_depth() = 1 AND (SELECT has_dependants FROM jobs WHERE id = NEW.id) THEN PERFORM settle_dependants(); END IF;
+  -- The first row of a statement tells the children of all of them.
+  IF (SELECT has_dependants FROM jobs WHERE id = NEW.id) THEN PERFORM settle_dependants(); END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER jobs_end_with_dependants AFTER UPDATE OF finished_at ON jobs FOR EACH ROW
