@@ -375,15 +375,18 @@ describe('what one transaction does not do', () => {
     ]);
   });
 
-  test('a blocked job whose parent was taken out of the database by hand moves on', async () => {
+  test('a blocked job whose parent was taken out of the database moves on; one that never had any stays', async () => {
     const parent = await accept();
-    const child = await accept(on(parent));
+    const child = uuidv7();
+    await accepts.add(newJob({ id: child, options: { dependsOn: [parent] }, dependsOn: [on(parent)] }));
+    const other = await accept();
+    await db.query(`UPDATE jobs SET state = 'blocked', dispatched_at = NULL WHERE id = $1`, [other]);
     await db.query('DELETE FROM jobs WHERE id = $1', [parent]);
     expect(await releaseStranded(db, '00000000-0000-0000-0000-000000000000', 10)).toEqual({
       next: undefined,
       released: 1,
     });
-    expect(await stateOf(child)).toBe('queued');
+    expect([await stateOf(child), await stateOf(other)]).toEqual(['queued', 'blocked']);
   });
 });
 

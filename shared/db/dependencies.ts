@@ -130,8 +130,8 @@ export async function settleDependants(db: Queryable): Promise<number> {
 }
 
 /**
- * The last resort: of up to `limit` blocked jobs after `after`, those that wait for nobody move on. There are none unless
- * somebody took rows away by hand.
+ * The last resort: of up to `limit` blocked jobs after `after`, those that waited for jobs and wait for none move on. There are none
+ * unless somebody took rows away. What is blocked by something else than jobs stays so.
  * @returns where to go on; undefined at the end.
  */
 export async function releaseStranded(
@@ -143,10 +143,10 @@ export async function releaseStranded(
     name: 'list-stranded',
     text: `
       WITH seen AS MATERIALIZED (
-        SELECT id FROM jobs WHERE state = 'blocked' AND id > $1 ORDER BY id LIMIT $2
+        SELECT id, workflow_id IS NOT NULL OR options ? 'dependsOn' AS had_parents FROM jobs WHERE state = 'blocked' AND id > $1 ORDER BY id LIMIT $2
       )
       SELECT (SELECT id FROM seen ORDER BY id OFFSET $2 - 1 LIMIT 1) AS next,
-        (SELECT array_agg(id::text) FROM seen s WHERE NOT EXISTS (
+        (SELECT array_agg(id::text) FROM seen s WHERE had_parents AND NOT EXISTS (
           SELECT FROM job_dependencies d WHERE d.child_id = s.id AND d.parent_state IS NULL)) AS ids`,
     values: [after, limit],
   });

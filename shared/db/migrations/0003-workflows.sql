@@ -6,7 +6,7 @@ ALTER TABLE jobs ADD COLUMN has_dependants boolean NOT NULL DEFAULT false;
 ALTER TABLE jobs ADD COLUMN workflow_id uuid;
 ALTER TABLE jobs ADD COLUMN workflow_step text;
 CREATE INDEX jobs_of_workflow ON jobs (workflow_id) WHERE workflow_id IS NOT NULL;
-CREATE INDEX jobs_blocked ON jobs (id) WHERE state = 'blocked';
+CREATE INDEX jobs_waiting_for_jobs ON jobs (id) WHERE state = 'blocked';
 -- Ended, and somebody may still wait: rows of transactions under way, and what was too much for one of them.
 CREATE INDEX jobs_ended_with_dependants ON jobs (id) WHERE has_dependants AND state IN ('succeeded', 'failed', 'cancelled');
 
