@@ -11,8 +11,9 @@ export type ReadJson = (req: Request, res: Response, limits?: JsonSizeLimits) =>
 export interface JsonSizeLimits {
   readonly bytesMax: number;
   readonly keysMax: number;
-  /** What the answer calls the limit on keys. */
-  readonly name: string;
+  /** What the answers call them. */
+  readonly bytesName: string;
+  readonly keysName: string;
 }
 
 /** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
@@ -37,7 +38,14 @@ export function createReadJson(config: Config): ReadJson {
         new Promise<void>((resolve, reject) => {
           parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err)));
         }),
-    );
+    ).catch((err: unknown) => {
+      const isTooLarge = err instanceof Error && 'type' in err && err.type === 'entity.too.large';
+      if (!isTooLarge || sizes === undefined || bytesMax !== sizes.bytesMax) throw err;
+      throw new AppError(
+        'content-too-large',
+        `The JSON body is larger than ${bytesMax} bytes (${sizes.bytesName}). Put large data into a file.`,
+      );
+    });
     if (req.body === undefined)
       throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
     const body: unknown = req.body;
@@ -66,7 +74,7 @@ export function checkJson(value: unknown, config: Config, sizes?: JsonSizeLimits
     case 'too-many-keys':
       throw new AppError(
         'content-too-large',
-        `The JSON has more than ${keysMax} keys and items (${isLarger ? sizes.name : 'WINDLASS_JSON_KEYS_MAX'}).`,
+        `The JSON has more than ${keysMax} keys and items (${isLarger ? sizes.keysName : 'WINDLASS_JSON_KEYS_MAX'}).`,
       );
     case 'unstorable':
       throw invalidInput([

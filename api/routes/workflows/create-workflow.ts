@@ -113,7 +113,8 @@ export const createWorkflow = defineRoute({
     const sent = await deps.readJson(req, res, {
       bytesMax: workflowBytesMax,
       keysMax: workflowKeysMax,
-      name: 'workflowKeysMax',
+      bytesName: 'workflowBytesMax',
+      keysName: 'workflowKeysMax',
     });
     const body = parseWith(envelope, sent);
     const fingerprint = createHash('sha256')

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { workflowSchema } from '#api/present-workflow.ts';
 import { workflowStepsMax } from '#shared/domain/workflow.ts';
+import { pruneWorkflows } from '#shared/db/workflows.ts';
 import { createTestApi, type TestApi, type TestClient } from '#test/support/api.ts';
 
 let api: TestApi;
@@ -450,6 +451,47 @@ test('lists are the newest first, by pages', async () => {
   expect(first.data.map((workflow) => workflow.id)).toEqual(ids.slice(0, 2));
   const second = await page(`&cursor=${first.nextCursor}`);
   expect(second).toMatchObject({ data: [{ id: ids[2], state: 'running' }], nextCursor: null });
+});
+
+test('413 for more than even a workflow may be, with the name of the limit', async () => {
+  const large = { a: { task: 'test.echo', input: { value: 'x'.repeat(4 * 1024 * 1024) } } };
+  const many = { a: { task: 'test.echo', input: { value: Array.from({ length: 50_001 }, () => 1) } } };
+  for (const [steps, name] of [
+    [large, 'workflowBytesMax'],
+    [many, 'workflowKeysMax'],
+  ] as const) {
+    const response = await client.post('/v1/workflows', { steps });
+    expect([response.status, await response.text()]).toEqual([413, expect.stringContaining(name)]);
+  }
+});
+
+test('a workflow goes when the last of its jobs has gone', async () => {
+  const workflow = await accept({ a: noop });
+  const isThere = async () => (await client.get(`/v1/workflows/${workflow.id}`)).status === 200;
+  const due = () =>
+    api.db.query(`UPDATE workflows SET prune_at = now() - interval '1 s' WHERE id = $1`, [workflow.id]);
+  await due();
+  await pruneWorkflows(api.db, 10);
+  expect(await isThere()).toBe(true);
+  await api.db.query('DELETE FROM jobs WHERE workflow_id = $1', [workflow.id]);
+  expect(await get(workflow.id)).toMatchObject({ steps: { a: { state: null } } });
+  await pruneWorkflows(api.db, 10);
+  // Looked at once a day.
+  expect(await isThere()).toBe(true);
+  await due();
+  await pruneWorkflows(api.db, 10);
+  expect(await isThere()).toBe(false);
+});
+
+test('results that are too large together are left out, and say so', async () => {
+  const workflow = await accept({ a: noop, b: noop });
+  for (const name of ['a', 'b'])
+    await end(workflow.steps[name]?.job ?? '', 'succeeded', { n: 'x'.repeat(700_000) });
+  const { steps } = (await get(workflow.id)) as unknown as {
+    steps: Record<string, { result: unknown; resultOmitted: boolean }>;
+  };
+  expect(steps['a']?.resultOmitted).toBe(false);
+  expect(steps['b']).toMatchObject({ result: null, resultOmitted: true });
 });
 
 test('404 for what is not there', async () => {
