@@ -39,6 +39,11 @@ export const errorTable = {
   'unique-key-held': { status: 409, retryable: true, title: 'Another job has the unique key of the job' },
   'job-failed': { status: 409, retryable: false, title: 'The job failed, so it has no result' },
   'job-cancelled': { status: 409, retryable: false, title: 'The job was cancelled, so it has no result' },
+  'job-in-use': {
+    status: 409,
+    retryable: true,
+    title: 'A job that has not ended waits for the job, or takes from its result',
+  },
   'file-in-use': {
     status: 409,
     retryable: true,

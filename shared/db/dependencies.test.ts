@@ -14,10 +14,13 @@ import {
   type NewDependency,
 } from './dependencies.ts';
 import { ensureQueues } from './feed-queues.ts';
+import { deleteJob } from './delete-job.ts';
+import { expireJobs } from './expire-jobs.ts';
 import { deleteFile } from './files.ts';
 import { cancelJob, findJob } from './jobs.ts';
 import { createHotDb, type Db } from './pool.ts';
 import { purgeJobs } from './retention.ts';
+import { retryJob } from './retry-job.ts';
 import { createSettleRuns } from './settle-runs.ts';
 import { reapDeadWorkers, registerWorker } from './workers.ts';
 
@@ -469,5 +472,32 @@ describe('an input that takes from results', () => {
         error: { code: 'task-input' },
       });
     expect(await stateOf(after)).toBe('cancelled');
+    // Retried, it is put together again, and not run with what it has.
+    await retryJob(db, { tenantId: 'default', id: large.id, inputFiles: [] });
+    expect(await findJob(db, 'default', large.id)).toMatchObject({
+      state: 'failed',
+      error: { code: 'task-input' },
+    });
+    await db.query(`UPDATE jobs SET result = '{"large": "short"}' WHERE id = $1`, [parent]);
+    await retryJob(db, { tenantId: 'default', id: large.id, inputFiles: [] });
+    expect(await findJob(db, 'default', large.id)).toMatchObject({
+      state: 'queued',
+      input: { a: 'short', b: 2 },
+    });
+  });
+
+  test('a job that failed while it waited waits again when it is retried; what it waits for cannot be deleted', async () => {
+    const [done, open] = [await accept(), await accept()];
+    const child = await accept(on(done), on(open));
+    await run(done, 'succeeded');
+    expect(await deleteJob(db, 'default', done)).toEqual({ type: 'awaited' });
+    await db.query(`UPDATE jobs SET start_before = now() WHERE id = $1`, [child]);
+    expect(await expireJobs(db, ['q'])).toEqual([child]);
+    await retryJob(db, { tenantId: 'default', id: child, inputFiles: [] });
+    expect(await stateOf(child)).toBe('blocked');
+    await run(open, 'succeeded');
+    expect(await stateOf(child)).toBe('queued');
+    await cancelJob(db, 'default', child, null);
+    expect(await deleteJob(db, 'default', done)).toEqual({ type: 'deleted', fileIds: [] });
   });
 });

@@ -1,7 +1,7 @@
 /**
  * Jobs that wait for jobs. A job with parents is accepted as `blocked`; in the same transaction its edges are written, under
  * locks on the parents: one that ends at this moment either is seen as ended here, or sees the edge. From then on the
- * database itself moves it on, in whatever transaction ends the last parent (migration 0003, jobs_end_with_dependants).
+ * database itself moves it on, in whatever transaction ends the last parent (migrations/0004-workflows.sql, jobs_end_with_dependants).
  */
 import type { NewJob } from './accept-jobs.ts';
 import { jsonArray, plainArray, textArray } from './array-literal.ts';
@@ -118,6 +118,14 @@ export async function listDependencies(
     values: [tenantId, jobId],
   });
   return rows;
+}
+
+/** Moves on a job that became `blocked` again, if nothing is left to wait for. */
+export async function releaseJob(db: Queryable, id: string): Promise<void> {
+  await db.query(
+    'SELECT release_jobs(ARRAY[$1::uuid], ARRAY(SELECT parent_id FROM job_dependencies WHERE child_id = $1))',
+    [id],
+  );
 }
 
 /** What was too much for the transactions that ended the parents. @returns how many ended jobs were looked at. */

@@ -4,13 +4,15 @@
  * anew. What stays: its id, its input and options, the story of its attempts and their logs, and what is known of its effects
  * outside, so that an e-mail that may have been sent is still not sent twice.
  */
+import { releaseJob } from './dependencies.ts';
 import { inTransaction, isDataError, sqlState, type Db, type Queryable } from './pool.ts';
 import { findOtherHolder } from './unique-jobs.ts';
 import type { UniqueKey } from '../domain/unique-key.ts';
 import type { JobState } from '../domain/job.ts';
 
 export type RetryAnswer =
-  | { readonly type: 'queued' }
+  /** `waits`: it failed before it could run, and what it waited for, or takes from, is looked at again. */
+  | { readonly type: 'queued'; readonly waits: boolean }
   | { readonly type: 'missing' }
   | { readonly type: 'not-failed'; readonly state: JobState }
   /** Its input was deleted at the end of its retention. */
@@ -24,21 +26,24 @@ export type RetryAnswer =
 // foreign key refuses when one is gone.
 const retrySql = `
 WITH target AS (
-  SELECT id, tenant_id, state, purged_at FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
+  SELECT id, tenant_id, state, purged_at,
+    EXISTS (SELECT FROM job_input_refs r WHERE r.child_id = jobs.id)
+      OR EXISTS (SELECT FROM job_dependencies d WHERE d.child_id = jobs.id AND d.parent_state IS NULL) AS waits
+  FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
 ), retried AS (
-  UPDATE jobs j SET state = 'queued', fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
+  UPDATE jobs j SET state = CASE WHEN t.waits THEN 'blocked'::job_state ELSE 'queued' END, fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
     run_at = now(), rank_at = now() - j.priority * interval '60 s', started_at = NULL, finished_at = NULL, expires_at = NULL,
     cancel_requested_at = NULL, cancel_reason = NULL,
     start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms'
   FROM target t WHERE j.id = t.id AND t.state = 'failed' AND t.purged_at IS NULL AND j.state = 'failed'
-  RETURNING j.id, j.tenant_id
+  RETURNING j.id, j.tenant_id, j.state
 ), reference AS (
   INSERT INTO job_inputs (job_id, file_id, tenant_id)
   SELECT r.id, f, r.tenant_id FROM retried r CROSS JOIN unnest($3::uuid[]) AS f
 ), event AS (
-  INSERT INTO events (tenant_id, job_id, type, data) SELECT tenant_id, id, 'job.queued', '{"retry": true}' FROM retried
+  INSERT INTO events (tenant_id, job_id, type, data) SELECT tenant_id, id, 'job.' || state, '{"retry": true}' FROM retried
 )
-SELECT state, purged_at IS NOT NULL AS is_purged, EXISTS (SELECT 1 FROM retried) AS is_retried FROM target`;
+SELECT state, purged_at IS NOT NULL AS is_purged, EXISTS (SELECT 1 FROM retried) AS is_retried, waits FROM target`;
 
 /** Undoes the retry. */
 class KeyHeldError extends Error {
@@ -78,14 +83,19 @@ export async function retryJob(db: Db, job: JobToRetry): Promise<RetryAnswer> {
 
 async function retryRow(db: Queryable, job: JobToRetry): Promise<RetryAnswer> {
   try {
-    const { rows } = await db.query<{ state: JobState; is_purged: boolean; is_retried: boolean }>(retrySql, [
-      job.tenantId,
-      job.id,
-      job.inputFiles,
-    ]);
+    const { rows } = await db.query<{
+      state: JobState;
+      is_purged: boolean;
+      is_retried: boolean;
+      waits: boolean;
+    }>(retrySql, [job.tenantId, job.id, job.inputFiles]);
     const row = rows[0];
     if (row === undefined) return { type: 'missing' };
-    if (row.is_retried) return { type: 'queued' };
+    if (row.is_retried) {
+      // Should this process die here, the releaser does it.
+      if (row.waits) await releaseJob(db, job.id);
+      return { type: 'queued', waits: row.waits };
+    }
     return row.is_purged ? { type: 'purged' } : { type: 'not-failed', state: row.state };
   } catch (err) {
     if (isDataError(err) && sqlState(err) === '23503') return { type: 'file-missing' };

@@ -34,7 +34,8 @@ export const transitions: Readonly<Record<JobState, readonly JobState[]>> = {
   retrying: ['queued', 'cancelled', 'failed'],
   succeeded: [],
   // An explicit retry by an operator makes a new attempt.
-  failed: ['queued'],
+  // `blocked`: it failed while it waited for others.
+  failed: ['queued', 'blocked'],
   cancelled: [],
 };
 

@@ -79,6 +79,7 @@ CREATE FUNCTION file_ids_in(doc jsonb) RETURNS SETOF uuid LANGUAGE sql IMMUTABLE
     ? (@ like_regex "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")') AS v
 $$;
 
+-- Its references stay: should it be retried, they are looked at again.
 CREATE FUNCTION fail_blocked_job(child uuid, code text, message text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   WITH ended AS (
@@ -87,8 +88,6 @@ BEGIN
     WHERE id = child AND state = 'blocked' RETURNING id, tenant_id, error
   ), released AS (
     DELETE FROM job_inputs i USING ended WHERE i.job_id = ended.id
-  ), ref AS (
-    DELETE FROM job_input_refs r USING ended WHERE r.child_id = ended.id
   )
   INSERT INTO events (tenant_id, job_id, type, data)
   SELECT tenant_id, id, 'job.failed', jsonb_build_object('error', error) FROM ended;
