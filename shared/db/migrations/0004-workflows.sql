@@ -190,9 +190,10 @@ BEGIN
     PERFORM resolve_input(child);
   END LOOP;
 
-  -- A delay counts from here on; a time stays what it is.
+  -- A delay counts from here on; a time stays what it is. By the clock, and not now(): a job that was accepted while this
+  -- transaction was under way is due, although its run_at lies after the beginning of the transaction.
   WITH moved AS (
-    UPDATE jobs j SET state = CASE WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
+    UPDATE jobs j SET state = CASE WHEN due.at > clock_timestamp() THEN 'scheduled'::job_state ELSE 'queued' END,
       run_at = due.at, rank_at = due.at - j.priority * interval '60 s'
     FROM jobs old CROSS JOIN LATERAL (SELECT CASE WHEN old.options ? 'delayMs'
       THEN now() + (old.options->>'delayMs')::bigint * interval '1 ms' ELSE greatest(old.run_at, now()) END) AS due(at)
