@@ -186,6 +186,11 @@ function checkStep(
   if (!options.success) problems.push(...toFieldErrors(options.error, '/options'));
   else {
     if (task !== undefined) problems.push(...findCeilingErrors(options.data, task.definition));
+    if (options.data.uniqueKey !== undefined)
+      problems.push({
+        pointer: '/options/uniqueKey',
+        detail: 'A step is always a job of its own, whatever keys others have.',
+      });
     if (options.data.dependsOn !== undefined)
       problems.push({
         pointer: '/options/dependsOn',

@@ -206,7 +206,7 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
       job.newFiles.length === 0 &&
       job.inputFiles.length === 0 &&
       job.scheduleKey === null &&
-      job.concurrency === undefined,
+      job.concurrency === undefined &&
       job.workflow === undefined &&
       !isDependent(job),
   );
@@ -256,7 +256,8 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
 function placesOf(jobs: readonly NewJob[]): (number | 'NULL')[] {
   const counts = new Map<string, number>();
   return jobs.map((job) => {
-    if (job.delayMs > 0 || job.runAt !== null || job.concurrency !== undefined || isDependent(job)) return 'NULL';
+    if (job.delayMs > 0 || job.runAt !== null || job.concurrency !== undefined || isDependent(job))
+      return 'NULL';
     const place = (counts.get(job.queue) ?? 0) + 1;
     counts.set(job.queue, place);
     return place;

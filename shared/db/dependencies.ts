@@ -1,7 +1,7 @@
 /**
  * Jobs that wait for jobs. A job with parents is accepted as `blocked`; in the same transaction its edges are written, under
  * locks on the parents: one that ends at this moment either is seen as ended here, or sees the edge. From then on the
- * database itself moves it on, in whatever transaction ends the last parent (migrations/0004-workflows.sql, jobs_end_with_dependants).
+ * database itself moves it on, in whatever transaction ends the last parent (migrations/0005-workflows.sql, jobs_end_with_dependants).
  */
 import type { NewJob } from './accept-jobs.ts';
 import { jsonArray, plainArray, textArray } from './array-literal.ts';

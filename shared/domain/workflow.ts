@@ -6,7 +6,7 @@
 export const workflowStepsMax = 1_000;
 /** Of all steps together: each name in `after`, and each other step that an input names. */
 export const workflowEdgesMax = 10_000;
-/** What one step takes from results, as JSON. The database keeps it (resolve_input in 0004-workflows.sql). */
+/** What one step takes from results, as JSON. The database keeps it (resolve_input in 0005-workflows.sql). */
 export const workflowInputBytesMax = 1_048_576;
 export const stepName = /^[A-Za-z0-9][\w.-]{0,63}$/;
 

@@ -219,6 +219,16 @@ describe('422', () => {
       ],
     ],
     [
+      'a unique key in a step',
+      { a: { ...noop, options: { uniqueKey: { key: 'k' } } } },
+      [
+        {
+          pointer: '/steps/a/options/uniqueKey',
+          detail: 'A step is always a job of its own, whatever keys others have.',
+        },
+      ],
+    ],
+    [
       'dependsOn in a step',
       { a: { ...noop, options: { dependsOn: [randomUUID()] } } },
       [
