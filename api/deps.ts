@@ -20,6 +20,8 @@ export interface ApiDeps {
   readonly config: Config;
   readonly log: Logger;
   readonly db: Db;
+  /** For the readiness check alone: that all other connections are busy does not mean that Postgres is away. */
+  readonly checkDb: Db;
   readonly storage: Storage;
   readonly tasks: ReadonlyMap<string, ApiTask>;
   readonly accepts: AcceptJobs;

@@ -53,8 +53,9 @@ const database = {
 const db = createDb({ ...database, size: config.WINDLASS_DB_POOL });
 // Its own connections, so that accepting never waits behind searches.
 const acceptDb = createHotDb({ ...database, size: acceptConnectionsMax });
+const checkDb = createDb({ ...database, size: 1 });
 lifecycle.onStop('postgres', async () => {
-  await Promise.all([db.end(), acceptDb.end()]);
+  await Promise.all([db.end(), acceptDb.end(), checkDb.end()]);
 });
 const definitions = [...loaded.values()].map((task) => task.definition);
 await ensureQueues(db, [...new Set(definitions.map((task) => task.queue))]);
@@ -90,6 +91,7 @@ const app = createApp({
   config,
   log,
   db,
+  checkDb,
   storage,
   tasks,
   accepts: createAcceptAnyJobs(acceptDb),

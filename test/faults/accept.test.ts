@@ -119,6 +119,87 @@ test.concurrent('F9: without Postgres nothing is accepted: 503 with Retry-After,
     expect(await countJobs(system)).toBe(11);
   }));
 
+test.concurrent('F10: while every connection of its pool is busy the api says 503 with Retry-After, accepts, and is ready; later it answers', () =>
+  withSystem({}, async (system) => {
+    const client = createClient(
+      (
+        await system.startApi({
+          WINDLASS_DB_POOL: '2',
+          WINDLASS_DB_TIMEOUT_MS: '1500',
+          DATABASE_URL: withSetting(system, 'lock_timeout', '60000'),
+        })
+      ).url,
+    );
+    const id = await system.submit('test.noop');
+    await system.startWorker();
+    await system.finished();
+    // Reading a job needs this table, accepting one does not.
+    const release = await lockTable(system, 'attempts', 'ACCESS EXCLUSIVE');
+    const held: Promise<Response>[] = [];
+    await waitFor(
+      async () => {
+        held.push(client.get(`/v1/jobs/${id}`));
+        return (await listWaiting(system)).length === 2 ? true : undefined;
+      },
+      { what: 'both connections to wait for the lock' },
+    );
+    const answers = await Promise.all(Array.from({ length: 20 }, () => client.get(`/v1/jobs/${id}`)));
+    for (const answer of answers) {
+      expect([answer.status, Number(answer.headers.get('retry-after')) > 0]).toEqual([503, true]);
+      expect(await answer.json()).toMatchObject({ code: 'unavailable' });
+    }
+    expect(await (await client.get('/readyz')).json()).toMatchObject({
+      status: 'ready',
+      checks: { postgres: 'ok' },
+    });
+    expect((await client.get('/livez')).status).toBe(200);
+    system.accepted.push(await client.submit('test.noop'));
+    await release();
+    await Promise.all(held);
+    expect((await client.get(`/v1/jobs/${id}`)).status).toBe(200);
+    await system.finished();
+    const { rows } = await system.db.query<{ count: number }>(
+      `SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'windlass-api'
+         AND state <> 'idle'`,
+    );
+    expect(rows).toEqual([{ count: 0 }]);
+  }));
+
+test.concurrent('F11: a lock that passes costs an accepting call nothing but time; one that stays is a 503 with Retry-After, and no row', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker();
+    // Instead of 5 s, for the test's sake.
+    const { post } = createClient(
+      (await system.startApi({ DATABASE_URL: withSetting(system, 'lock_timeout', '300') })).url,
+    );
+    let release = await lockTable(system, 'jobs', 'SHARE');
+    const refused = await post('/v1/jobs', noop(1), { 'idempotency-key': 'locked' });
+    expect([refused.status, Number(refused.headers.get('retry-after')) > 0]).toEqual([503, true]);
+    await release();
+    expect(await countJobs(system)).toBe(0);
+    const { rows } = await system.db.query('SELECT key FROM idempotency_keys');
+    expect(rows).toEqual([]);
+
+    release = await lockTable(system, 'jobs', 'SHARE');
+    const accepting = post('/v1/jobs', noop(1), { 'idempotency-key': 'locked' });
+    // The statement waits for the lock, gives up, and is tried again.
+    const first = await waitFor(
+      async () => {
+        const waiting = await listWaiting(system);
+        return waiting.length > 0 ? waiting : undefined;
+      },
+      { what: 'the statement to wait' },
+    );
+    await waitFor(
+      async () => ((await listWaiting(system)).some((start) => start > (first[0] ?? '')) ? true : undefined),
+      { what: 'the statement to be tried again' },
+    );
+    await release();
+    system.accepted.push(await acceptedId(await accepting));
+    await system.finished();
+    expect(await countJobs(system)).toBe(1);
+  }));
+
 test.concurrent('F20, F21: fifty equal requests with one key at two apis are one job and equal answers; another body is refused', () =>
   withSystem({}, async (system) => {
     const apis = [system.client, createClient((await system.startApi()).url)];
@@ -150,4 +231,36 @@ async function countJobs({ db }: System): Promise<number> {
 async function acceptedId(response: Response): Promise<string> {
   expect(response.status).toBe(202);
   return ((await response.json()) as { id: string }).id;
+}
+
+/** As a migration, or an operator's own session, may hold one. @returns releases it. */
+async function lockTable(system: System, table: string, mode: string): Promise<() => Promise<void>> {
+  const holder = await system.db.connect();
+  await holder.query('BEGIN');
+  await holder.query(`LOCK TABLE ${table} IN ${mode} MODE`);
+  let isReleased = false;
+  const release = async () => {
+    if (isReleased) return;
+    isReleased = true;
+    await holder.query('ROLLBACK');
+    holder.release();
+  };
+  system.onEnd(release);
+  return release;
+}
+
+/** @returns when each statement of an api that waits for a lock began. */
+async function listWaiting({ db }: System): Promise<string[]> {
+  const { rows } = await db.query<{ start: string }>(
+    `SELECT query_start::text AS start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+       AND application_name = 'windlass-api'`,
+  );
+  return rows.map((row) => row.start);
+}
+
+/** The URL of the database, with another value for one of the time limits of shared/db/pool.ts. */
+function withSetting({ world }: System, name: string, value: string): string {
+  const url = new URL(world.databaseUrl);
+  url.searchParams.set(name, value);
+  return url.href;
 }

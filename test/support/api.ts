@@ -73,6 +73,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     config,
     log,
     db,
+    checkDb: db,
     storage,
     tasks: createTaskCatalog(loaded),
     accepts: createAcceptAnyJobs(db),
