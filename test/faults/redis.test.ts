@@ -178,6 +178,30 @@ test.concurrent('F34: an add whose answer was lost is one delivery and one run',
     await expectOneRunEach(system);
   }));
 
+test.concurrent('F35: when Redis stalls for longer than its lock on a delivery, the second worker that gets it is refused', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await system.startWorker();
+    const ids = [await system.submitGated(), await system.submitGated()];
+    await system.started(ids);
+    await system.startWorker();
+    redis.freeze();
+    // Longer than the lock of shared/queue/consumer.ts.
+    await sleep(7_000);
+    redis.thaw();
+    // BullMQ finds both stalled and gives them to the worker with free slots, which drops them.
+    const entries = ids.map((id) => `${system.world.redisPrefix}:host:j_${id}_0`);
+    await waitFor(async () => ((await command(redis.url, 'EXISTS', ...entries)) === 0 ? true : undefined), {
+      what: 'the deliveries of the running jobs to be taken a second time',
+    });
+    expect((await Promise.all(ids.map((id) => system.client.job(id)))).map((job) => job.state)).toEqual([
+      'active',
+      'active',
+    ]);
+    system.openGate();
+    await expectOneRunEach(system);
+    expect((await system.started(ids)).map((pids) => pids.length)).toEqual([1, 1]);
+  }));
+
 test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or from someone else change nothing', () =>
   withSystem({}, async (system) => {
     const worker = await system.startWorker();

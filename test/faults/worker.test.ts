@@ -179,6 +179,38 @@ const badResults = [
   { how: 'symlink', code: 'task-output' },
 ] as const;
 
+test.concurrent('F48: a task that leaks memory has its host replaced when that has grown, and no job notices', () =>
+  withSystem({}, async (system) => {
+    const MiB = 1024 * 1024;
+    await system.startWorker({ WINDLASS_SLOTS: '1', WINDLASS_HOST_RECYCLE_RSS: String(160 * MiB) });
+    for (let n = 0; n < 8; n += 1) await system.submit('test.greedy', { how: 'leak', bytes: 40 * MiB });
+    const results = (await system.finished()).map((job) => job.result as { pid: number; runs: number });
+    // After its fourth run a host holds 160 MiB of them alone.
+    expect(Math.max(...results.map(({ runs }) => runs))).toBeLessThanOrEqual(4);
+    expect(new Set(results.map(({ pid }) => pid)).size).toBeGreaterThan(1);
+    await expectOneRunEach(system);
+  }));
+
+test.concurrent('F49: a task that writes without end fails with the limit as its reason, and its file is gone', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker({ WINDLASS_HOST_FILE_BYTES_MAX: String(2 * 1024 * 1024) });
+    await system.submit('test.greedy', { how: 'file' }, { attempts: 1 });
+    const [job] = await system.finished();
+    expect(job).toMatchObject({ state: 'failed', error: { code: 'task-failed' } });
+    expect(job?.error?.message).toMatch(/EFBIG.*WINDLASS_HOST_FILE_BYTES_MAX/);
+    const scratch = join(system.world.dataDir, 'scratch');
+    const left = () =>
+      readdirSync(scratch, { recursive: true, encoding: 'utf8' }).filter((path) =>
+        path.includes(job?.id ?? ''),
+      );
+    await waitFor(() => (left().length === 0 ? true : undefined), {
+      what: 'the directory of the run to be removed',
+      seen: left,
+    });
+    await system.submit('test.write');
+    await system.finished([system.accepted.at(-1) ?? '']);
+  }));
+
 test.concurrent('F50: a result that cannot be kept fails its job for good, with the reason, and harms nothing else', () =>
   withSystem({}, async (system) => {
     const worker = await system.startWorker();
@@ -288,6 +320,30 @@ test.concurrent('F53: a worker that does not know a task leaves its jobs to one 
     await system.startWorker();
     await expectOneRunEach(system);
     rmSync(olderTasks, { recursive: true });
+  }));
+
+test.concurrent('F58: of ten thousand reports of progress a second Postgres sees two', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker();
+    await system.db.query('CREATE TABLE progress_writes (at timestamptz DEFAULT now())');
+    await system.db.query(
+      `CREATE FUNCTION note_progress() RETURNS trigger LANGUAGE plpgsql
+       AS $$ BEGIN INSERT INTO progress_writes DEFAULT VALUES; RETURN NULL; END $$`,
+    );
+    await system.db.query(
+      `CREATE TRIGGER note_progress AFTER UPDATE ON jobs FOR EACH ROW WHEN (NEW.progress IS DISTINCT FROM OLD.progress)
+       EXECUTE FUNCTION note_progress()`,
+    );
+    await system.submit('test.greedy', { how: 'progress', ms: 3_000 });
+    const [job] = await system.finished();
+    const { calls, ms } = (job as { result: { calls: number; ms: number } }).result;
+    expect(calls).toBeGreaterThan(100);
+    const { rows } = await system.db.query<{ count: number }>(
+      'SELECT count(*) AS count FROM progress_writes',
+    );
+    expect(rows[0]?.count).toBeGreaterThan(1);
+    // One more when the handler ends, and one when the success clears it.
+    expect(rows[0]?.count).toBeLessThanOrEqual((ms / 1_000) * 2 + 2);
   }));
 
 async function waitForRuns(system: System, id: string, count: number): Promise<void> {
