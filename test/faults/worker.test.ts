@@ -1,10 +1,21 @@
 /** Workers and what runs in them die, hang, are frozen or are told to go: jobs go on, and leave nothing behind. */
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { findTaskProcesses, isAlive, isFrozen } from '#test/support/find-processes.ts';
-import { testTasksDir } from '#test/support/service.ts';
+import { createClient, startApi, startWorker, testTasksDir } from '#test/support/service.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { expectOneRunEach, outcomesOf } from './expect-jobs.ts';
@@ -345,6 +356,40 @@ test.concurrent('F58: of ten thousand reports of progress a second Postgres sees
     // One more when the handler ends, and one when the success clears it.
     expect(rows[0]?.count).toBeLessThanOrEqual((ms / 1_000) * 2 + 2);
   }));
+
+test.concurrent('F80: api and worker whose stdout is a full pipe that nobody reads go on, and end when they are told to', () =>
+  withSystem({}, async (system) => {
+    const pipe = join(system.marks, 'stdout');
+    execFileSync('mkfifo', [pipe]);
+    const held = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+    system.onEnd(() => closeSync(held));
+    fill(held);
+    // For reading as well, so that opening it waits for nobody.
+    const through = ['sh', '-c', 'exec 1<>"$0"; exec "$@"', pipe];
+    const worker = await startWorker(system.world, { WINDLASS_LEASE_MS: '3000' }, through);
+    system.onEnd(() => worker.kill());
+    const api = await startApi(system.world, {}, through);
+    system.onEnd(() => api.kill());
+    const client = createClient(api.url);
+    for (let n = 0; n < 100; n += 1) system.accepted.push(await client.submit('test.noop', { n }));
+    system.accepted.push(await client.submit('test.echo', { value: 1 }), await client.submit('test.write'));
+    await expectOneRunEach(system);
+    expect((await client.get('/readyz')).status).toBe(200);
+    api.signal('SIGTERM');
+    worker.signal('SIGTERM');
+    expect(await Promise.all([api.exited, worker.exited])).toEqual([0, 0]);
+  }));
+
+/** Until not a byte more goes into the pipe. */
+function fill(pipe: number): void {
+  for (const size of [4_096, 1]) {
+    try {
+      for (;;) writeSync(pipe, Buffer.alloc(size));
+    } catch {
+      continue; // EAGAIN
+    }
+  }
+}
 
 async function waitForRuns(system: System, id: string, count: number): Promise<void> {
   await waitFor(async () => ((await system.started([id]))[0]?.length === count ? true : undefined), {
