@@ -35,8 +35,8 @@ export interface ApiDeps {
   readonly uploads: Uploads;
   readonly backlog: Backlog;
   readonly quotas: TenantQuotas;
-  /** Is Redis reachable right now? Only reported, never needed. */
-  readonly isRedisUp: () => boolean;
+  /** "ok", or what an operator should know about Redis. Only reported, never needed. */
+  readonly redisState: () => string;
   /** True from the moment the process was asked to stop. */
   readonly isStopping: () => boolean;
 }

@@ -12,7 +12,11 @@ import { createDb, createHotDb } from '#shared/db/pool.ts';
 import { acceptConnectionsMax, createAcceptAnyJobs } from '#shared/db/unique-jobs.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
-import { createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
+import {
+  createProducerConnection,
+  createSubscriberConnection,
+  watchRedisState,
+} from '#shared/queue/connections.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createDispatcher } from '#shared/queue/dispatcher.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
@@ -108,7 +112,7 @@ const app = createApp({
   uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),
   backlog,
   quotas,
-  isRedisUp: () => redis.status === 'ready',
+  redisState: watchRedisState(redis, log),
   isStopping: () => lifecycle.stopping.aborted,
 });
 

@@ -44,7 +44,7 @@ export const getReadyz = defineRoute({
     const checks = {
       postgres,
       storage,
-      redis: deps.isRedisUp() ? 'ok' : 'away (jobs are accepted and wait)',
+      redis: deps.redisState(),
       process: deps.isStopping() ? 'stopping' : 'ok',
       workers,
     };
