@@ -1,6 +1,10 @@
 /** Accepting a job while something breaks: a 202 is never taken back, and anything else leaves nothing behind. */
+import { execFileSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { expect, test } from 'vitest';
-import { createClient } from '#test/support/service.ts';
+import { findLogProblems } from '#test/support/check-log.ts';
+import { createClient, startApi } from '#test/support/service.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 
@@ -200,6 +204,57 @@ test.concurrent('F11: a lock that passes costs an accepting call nothing but tim
     expect(await countJobs(system)).toBe(1);
   }));
 
+test.concurrent('F15: an api that runs out of descriptors lives on, and accepts again when some are free', (ctx) => {
+  if (!hasPrlimit()) ctx.skip('there is no prlimit');
+  return withSystem({}, async (system) => {
+    const api = await startApi(system.world, {}, ['prlimit', '--nofile=96:96']);
+    system.onEnd(() => api.kill());
+    const client = createClient(api.url);
+    // Connections that are kept: what comes by them later gets an answer.
+    const ids = await Promise.all(Array.from({ length: 8 }, (_, n) => client.submit('test.noop', { n })));
+    system.accepted.push(...ids);
+    const limitReached = () => readdirSync(`/proc/${api.pid}/fd`).length >= 95;
+    const sockets: Socket[] = [];
+    await waitFor(
+      () => {
+        for (let n = 0; n < 20; n += 1) {
+          const socket = connect(Number(new URL(api.url).port), '127.0.0.1');
+          // Those for which there is no descriptor are closed at once.
+          socket.on('error', () => undefined);
+          socket.write('POST /v1/jobs HTTP/1.1\r\nHost: a\r\n');
+          sockets.push(socket);
+        }
+        return limitReached() ? true : undefined;
+      },
+      { what: 'all descriptors to be used' },
+    );
+    const answers = await Promise.all([
+      ...ids.slice(2).map((id) => client.get(`/v1/jobs/${id}`)),
+      client.request('POST', '/v1/files', { body: Buffer.alloc(100_000) }),
+      client.request('POST', '/v1/files', { body: Buffer.alloc(100_000) }),
+    ]);
+    // For a file, and for a connection to Postgres, there is no descriptor left.
+    expect(
+      answers.map((response) => response.status).filter((status) => status !== 503 && status !== 200),
+    ).toEqual([]);
+    expect(answers.slice(-2).map((response) => response.status)).toEqual([503, 503]);
+    for (const socket of sockets) socket.destroy();
+    const answer = await waitFor(
+      async () => {
+        const response = await client.request('POST', '/v1/files', { body: Buffer.alloc(100_000) });
+        return response.status === 201 ? response : undefined;
+      },
+      { what: 'uploads to work again' },
+    );
+    expect(await answer.json()).toMatchObject({ size: 100_000 });
+    system.accepted.push(await client.submit('test.noop', { n: 2 }));
+    await system.startWorker();
+    await system.finished();
+    await api.kill('SIGTERM');
+    expect(findLogProblems('api', api.lines)).toEqual([]);
+  });
+});
+
 test.concurrent('F20, F21: fifty equal requests with one key at two apis are one job and equal answers; another body is refused', () =>
   withSystem({}, async (system) => {
     const apis = [system.client, createClient((await system.startApi()).url)];
@@ -263,4 +318,13 @@ function withSetting({ world }: System, name: string, value: string): string {
   const url = new URL(world.databaseUrl);
   url.searchParams.set(name, value);
   return url.href;
+}
+
+function hasPrlimit(): boolean {
+  try {
+    execFileSync('prlimit', ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
 }
