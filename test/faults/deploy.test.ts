@@ -3,6 +3,7 @@
  * on one database, in both directions. Where there is no history (an archive, a shallow clone) there is nothing to compare with.
  */
 import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { mkdirSync, readdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -40,6 +41,9 @@ test('F54: the version before the newest migration and this one share a database
         accepted.push(await client.submit('test.write', {}, { delayMs: 10 }));
         accepted.push(await client.submit('test.fail', { how: 'error', succeedsAt: 2 }));
       }
+      const keyed = await client.post('/v1/jobs', { task: 'test.noop' }, { 'idempotency-key': randomUUID() });
+      expect(keyed.status).toBe(202);
+      accepted.push(((await keyed.json()) as { id: string }).id);
     };
 
     await emptyDatabase(world.databaseUrl);

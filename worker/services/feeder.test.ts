@@ -50,7 +50,16 @@ async function createFeeders() {
           return deliveries.add(some);
         },
       };
-      return { ...createFeeder({ db, queues: ['q'], deliveries: counting, log }), added: () => added };
+      return {
+        ...createFeeder({
+          db,
+          queues: ['q'],
+          deliveries: counting,
+          signals: { ended: () => undefined },
+          log,
+        }),
+        added: () => added,
+      };
     }),
   );
 }
