@@ -20,6 +20,8 @@ export interface ApiDeps {
   readonly config: Config;
   readonly log: Logger;
   readonly db: Db;
+  /** For the readiness check alone: that all other connections are busy does not mean that Postgres is away. */
+  readonly checkDb: Db;
   readonly storage: Storage;
   readonly tasks: ReadonlyMap<string, ApiTask>;
   readonly accepts: AcceptJobs;
@@ -33,8 +35,8 @@ export interface ApiDeps {
   readonly uploads: Uploads;
   readonly backlog: Backlog;
   readonly quotas: TenantQuotas;
-  /** Is Redis reachable right now? Only reported, never needed. */
-  readonly isRedisUp: () => boolean;
+  /** "ok", or what an operator should know about Redis. Only reported, never needed. */
+  readonly redisState: () => string;
   /** True from the moment the process was asked to stop. */
   readonly isStopping: () => boolean;
 }

@@ -12,7 +12,11 @@ import { createDb, createHotDb } from '#shared/db/pool.ts';
 import { acceptConnectionsMax, createAcceptAnyJobs } from '#shared/db/unique-jobs.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
-import { createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
+import {
+  createProducerConnection,
+  createSubscriberConnection,
+  watchRedisState,
+} from '#shared/queue/connections.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createDispatcher } from '#shared/queue/dispatcher.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
@@ -53,8 +57,9 @@ const database = {
 const db = createDb({ ...database, size: config.WINDLASS_DB_POOL });
 // Its own connections, so that accepting never waits behind searches.
 const acceptDb = createHotDb({ ...database, size: acceptConnectionsMax });
+const checkDb = createDb({ ...database, size: 1 });
 lifecycle.onStop('postgres', async () => {
-  await Promise.all([db.end(), acceptDb.end()]);
+  await Promise.all([db.end(), acceptDb.end(), checkDb.end()]);
 });
 const definitions = [...loaded.values()].map((task) => task.definition);
 await ensureQueues(db, [...new Set(definitions.map((task) => task.queue))]);
@@ -90,6 +95,7 @@ const app = createApp({
   config,
   log,
   db,
+  checkDb,
   storage,
   tasks,
   accepts: createAcceptAnyJobs(acceptDb),
@@ -106,7 +112,7 @@ const app = createApp({
   uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),
   backlog,
   quotas,
-  isRedisUp: () => redis.status === 'ready',
+  redisState: watchRedisState(redis, log),
   isStopping: () => lifecycle.stopping.aborted,
 });
 

@@ -13,10 +13,10 @@ import { uuidv7 } from '#shared/ids.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
 import {
-  checkRedis,
   createConsumerConnection,
   createProducerConnection,
   createSubscriberConnection,
+  watchRedisState,
 } from '#shared/queue/connections.ts';
 import { createConsumer } from '#shared/queue/consumer.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
@@ -78,7 +78,7 @@ lifecycle.onStop('redis', () => {
   redis.disconnect();
   subscriber.disconnect();
 });
-await checkRedis(redis, log);
+watchRedisState(redis, log);
 const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX });
 const signals = createSignalPublisher({ redis, prefix: config.REDIS_PREFIX });
 

@@ -20,7 +20,7 @@ import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { createAcceptAnyJobs } from '#shared/db/unique-jobs.ts';
 import { createLogger } from '#shared/log.ts';
-import { createProducerConnection } from '#shared/queue/connections.ts';
+import { createProducerConnection, watchRedisState } from '#shared/queue/connections.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createDispatcher } from '#shared/queue/dispatcher.ts';
 import { createSignalPublisher } from '#shared/queue/signals.ts';
@@ -73,6 +73,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     config,
     log,
     db,
+    checkDb: db,
     storage,
     tasks: createTaskCatalog(loaded),
     accepts: createAcceptAnyJobs(db),
@@ -86,7 +87,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),
     backlog,
     quotas,
-    isRedisUp: () => redis.status === 'ready',
+    redisState: watchRedisState(redis, log),
     isStopping: () => false,
   };
   const server = createServer(createApp(deps)).listen(0, '127.0.0.1');
