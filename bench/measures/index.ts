@@ -9,6 +9,7 @@ import { recovery } from './recovery.ts';
 import { resize } from './resize.ts';
 import { schedules } from './schedules.ts';
 import { upload } from './upload.ts';
+import { workflow } from './workflow.ts';
 
 /** In the order of the table. */
 export const measures: readonly Measure[] = [
@@ -20,6 +21,7 @@ export const measures: readonly Measure[] = [
   backlog,
   fairness,
   schedules,
+  workflow,
   recovery,
 ];
 
