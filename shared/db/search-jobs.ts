@@ -8,7 +8,7 @@
 import { assertNever } from '../errors.ts';
 import type { JobState } from '../domain/job.ts';
 import type { JobRow } from './jobs.ts';
-import type { Queryable } from './pool.ts';
+import { inTransaction, sqlState, type Db, type Queryable } from './pool.ts';
 
 /** The values of one term are alternatives. */
 export type JobTerm = { readonly isNegated: boolean } & (
@@ -49,6 +49,11 @@ const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, opt
 const textWindowRows = 50;
 /** A window that was read faster than this is followed by one of twice as many jobs. */
 const shortWindowMs = 100;
+/**
+ * Inputs and texts that are made for it (2,000 times the same letter in 256 KiB of it) take seconds for each job. A window that
+ * takes longer than this is given up and tried again with a tenth of its jobs. One job alone always gets its time.
+ */
+const textWindowMs = 1_000;
 
 const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 
@@ -57,9 +62,10 @@ const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
  * @param options.windowRows most jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read.
  *   Inputs may be a few bytes or 256 KiB, so their windows begin small and follow the time that they take.
  * @param options.budgetMs no further window is begun after this time. Default 2,000.
+ * @param options.windowMs longest that reading the inputs of one window may take, if there are several in it. Default 1,000.
  */
 export async function searchJobs(
-  db: Queryable,
+  db: Db,
   tenantId: string,
   options: {
     terms: readonly JobTerm[];
@@ -67,14 +73,15 @@ export async function searchJobs(
     before?: string;
     windowRows?: number;
     budgetMs?: number;
+    windowMs?: number;
   },
 ): Promise<JobPage> {
-  const { terms, limit, budgetMs = 2_000 } = options;
+  const { terms, limit, budgetMs = 2_000, windowMs = textWindowMs } = options;
   const isText = terms.some((term) => term.type === 'text');
   const windowRowsMax = options.windowRows ?? (isText ? 2_000 : 20_000);
   let windowRows = isText ? Math.min(textWindowRows, windowRowsMax) : windowRowsMax;
   // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page.
-  const isUnbounded = terms.length === 0 || terms.some((term) => term.type === 'id' && !term.isNegated);
+  let isUnbounded = terms.length === 0 || terms.some((term) => term.type === 'id' && !term.isNegated);
   const startedMs = performance.now();
   const rows: JobSummaryRow[] = [];
   let before = options.before ?? newestId;
@@ -83,7 +90,17 @@ export async function searchJobs(
     const end = isUnbounded ? undefined : await findWindowEnd(db, tenantId, before, windowRows);
     // One more than asked for tells whether there is another page.
     const wanted = limit + 1 - rows.length;
-    rows.push(...(await findInWindow(db, tenantId, { terms, before, end, limit: wanted })));
+    const window = { terms, before, end, limit: wanted };
+    const found =
+      isText && windowRows > 1
+        ? await findWithin(db, tenantId, window, windowMs)
+        : await findInWindow(db, tenantId, window);
+    if (found === undefined) {
+      windowRows = Math.max(1, Math.floor(windowRows / 10));
+      isUnbounded = false;
+      continue;
+    }
+    rows.push(...found);
     if (rows.length > limit) return { rows: rows.slice(0, limit), next: rows[limit - 1]?.id };
     if (end === undefined) return { rows, next: undefined };
     before = end;
@@ -107,11 +124,32 @@ async function findWindowEnd(
   return rows[0]?.id;
 }
 
-async function findInWindow(
-  db: Queryable,
+interface Window {
+  readonly terms: readonly JobTerm[];
+  readonly before: string;
+  readonly end: string | undefined;
+  readonly limit: number;
+}
+
+/** @returns undefined when it took longer than `ms`. */
+async function findWithin(
+  db: Db,
   tenantId: string,
-  window: { terms: readonly JobTerm[]; before: string; end: string | undefined; limit: number },
-): Promise<JobSummaryRow[]> {
+  window: Window,
+  ms: number,
+): Promise<JobSummaryRow[] | undefined> {
+  try {
+    return await inTransaction(db, async (client) => {
+      await client.query(`SELECT set_config('statement_timeout', $1, true)`, [String(ms)]);
+      return findInWindow(client, tenantId, window);
+    });
+  } catch (err) {
+    if (sqlState(err) === '57014') return undefined;
+    throw err;
+  }
+}
+
+async function findInWindow(db: Queryable, tenantId: string, window: Window): Promise<JobSummaryRow[]> {
   const values: unknown[] = [tenantId, window.before, window.end ?? null, window.limit];
   const param = (value: unknown) => `$${values.push(value)}`;
   const conditions = window.terms.map((term) => {

@@ -3,8 +3,9 @@
  * oracle that knows nothing of cron libraries: it asks Intl what each minute around the change is called on the
  * wall, and reads off which of them are due.
  */
+import { Cron } from 'croner';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { findCronProblem, ticksOf } from './schedule-times.ts';
 
 const minuteMs = 60_000;
@@ -317,3 +318,17 @@ describe('what cannot be read is refused with its reason', () => {
       expect(findCronProblem({ cron, timezone: 'Europe/Berlin' }, new Date(begin))).toBeUndefined();
   });
 });
+
+test.each(['* * * * * *', '0 0 29 2 *'])(
+  'however many ticks of %s are asked for, none is looked for long before the range in which they are wanted',
+  (cron) => {
+    const previousRuns = vi.spyOn(Cron.prototype, 'previousRuns');
+    onTestFinished(() => previousRuns.mockRestore());
+    const ticks = ticksOf({ type: 'cron', cron, timezone: 'Europe/Berlin' });
+    const until = new Date('2028-02-28T23:00:00Z');
+    const newest = ticks.newest({ after: new Date(until.getTime() - 1_000), until, count: 1_000 });
+    expect(newest).toEqual([until]);
+    const looked = previousRuns.mock.calls.map(([count]) => count).reduce((sum, count) => sum + count, 0);
+    expect(looked).toBeLessThan(5);
+  },
+);

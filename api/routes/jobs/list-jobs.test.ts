@@ -207,6 +207,35 @@ describe('200', () => {
     expect(all.rows.map((row) => row.id)).toEqual(inserted.toReversed());
   });
 
+  test.each(['', 'id'])(
+    'inputs and texts that are made to take long cost a search its time, and not its answer (%s)',
+    async (narrowedBy) => {
+      const tenantId = `slow-inputs${narrowedBy}`;
+      await api.client({ tenantId });
+      const inserted: string[] = [];
+      // Each of so many letters is the beginning of the text, until its end.
+      for (let count = 0; count < 20; count += 1) {
+        inserted.push(
+          await insertJob(api.db, {
+            tenantId,
+            input: { text: `${'a'.repeat(20_000)}${count === 3 ? 'b' : ''}` },
+          }),
+        );
+      }
+      const page = await searchJobs(api.db, tenantId, {
+        terms: [
+          { type: 'text', isNegated: false, texts: [`${'a'.repeat(1_000)}b`] },
+          ...(narrowedBy === 'id' ? [{ type: 'id', isNegated: false, ids: inserted } as const] : []),
+        ],
+        limit: 20,
+        budgetMs: 60_000,
+        // Too short for all of them, whatever the machine.
+        windowMs: 1,
+      });
+      expect(page).toEqual({ rows: [expect.objectContaining({ id: inserted[3] })], next: undefined });
+    },
+  );
+
   test('jobs of other tenants are never found', async () => {
     const stranger = await api.client({ tenantId: 'stranger', scopes: ['read'] });
     const id = await insertJob(api.db, { tags: ['mine'], input: { text: 'needle-7' } });
