@@ -7,12 +7,14 @@ import type { JobRow } from '#shared/db/jobs.ts';
 export function optionsOf(
   job: Pick<JobRow, 'options' | 'priority' | 'tags' | 'attempts_max' | 'retention_ms'>,
 ): Record<string, unknown> {
-  const { backoff, timeoutMs, softTimeoutMs, startWithinMs } = job.options;
+  const { backoff, timeoutMs, softTimeoutMs, startWithinMs, concurrencyKey } = job.options;
   return {
     ...(backoff !== undefined && { backoff }),
     ...(timeoutMs !== undefined && { timeoutMs }),
     ...(softTimeoutMs !== undefined && { softTimeoutMs }),
     ...(startWithinMs !== undefined && { startWithinMs }),
+    // What must not run side by side must not do so when it is made again.
+    ...(concurrencyKey !== undefined && { concurrencyKey }),
     priority: job.priority,
     tags: job.tags,
     attempts: job.attempts_max,

@@ -74,13 +74,13 @@ function watch(redis: Redis, kind: string, log: Logger): Redis {
 export function watchRedisState(redis: Redis, log: Logger): () => string {
   let policy: string | undefined;
   const ask = async (): Promise<void> => {
-    const answer = await redis.config('GET', 'maxmemory-policy');
-    const given: unknown = Array.isArray(answer) ? answer[1] : undefined;
-    policy = typeof given === 'string' && given !== 'noeviction' ? given : undefined;
+    // Not CONFIG, which shows passwords, and which a user of least rights may not have.
+    const given = /^maxmemory_policy:(\S+)/m.exec(await redis.info('memory'))?.[1];
+    policy = given === 'noeviction' ? undefined : given;
     if (policy !== undefined)
       log.warn({ policy }, 'redis evicts keys when it is full: set maxmemory-policy noeviction');
   };
-  // It went away again, or CONFIG is not allowed (managed Redis): both are fine.
+  // It went away again, or INFO is not allowed (managed Redis): both are fine.
   const tryAsking = () => void ask().catch(() => {});
   if (redis.status === 'ready') tryAsking();
   redis.on('ready', tryAsking);

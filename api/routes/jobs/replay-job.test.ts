@@ -38,6 +38,21 @@ describe('202', () => {
     expect(await client.job(id)).toMatchObject({ state, replayOf: null });
   });
 
+  test('jobs that must not run side by side do not do so as replays: the new job has the concurrency key of the old one', async () => {
+    const id = await client.submit('test.echo', { value: 1 }, { concurrencyKey: 'account 7' });
+    const keyOf = async (jobId: string) => {
+      const { rows } = await api.db.query('SELECT concurrency_key, concurrency_max FROM jobs WHERE id = $1', [
+        jobId,
+      ]);
+      return rows[0] as unknown;
+    };
+    const { job } = await replay(id);
+    expect(await keyOf(job.id)).toEqual({ concurrency_key: 'account 7', concurrency_max: 1 });
+    expect(await keyOf(job.id)).toEqual(await keyOf(id));
+    const other = await replay(id, { options: { concurrencyKey: 'account 8' } });
+    expect(await keyOf(other.job.id)).toMatchObject({ concurrency_key: 'account 8' });
+  });
+
   test('options are those of the job, but for its start, and what is given replaces them', async () => {
     const options = {
       priority: 3,
