@@ -110,6 +110,10 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
   if (acceptance.type === 'held') {
     const duplicate = await findDuplicate(deps, identity, acceptance.jobId);
+    if (duplicate === undefined)
+      throw new AppError('unavailable', 'The job that had the unique key was deleted just now. Try again.', {
+        retryAfterSeconds: 1,
+      });
     return { ...duplicate, isReplayed: false, hasTakenFiles: acceptance.isReplaced };
   }
   return {
@@ -227,6 +231,11 @@ export async function answerAgain(
   if (known.resource !== 'job' || known.fingerprint !== fingerprint) throw mismatch(key);
   if (known.is_duplicate) {
     const duplicate = await findDuplicate(deps, identity, known.resource_id);
+    if (duplicate === undefined)
+      throw new AppError(
+        'not-found',
+        'The job that this Idempotency-Key was answered with has been deleted.',
+      );
     return { ...duplicate, isReplayed: true, hasTakenFiles: false };
   }
   const row = await findJob(deps.db, identity.tenantId, known.resource_id);
@@ -235,22 +244,18 @@ export async function answerAgain(
   return { isReplayed: true, hasTakenFiles: false, job: asAccepted(row) };
 }
 
-/** The job that won, for whoever lost. */
+/** The job that won, for whoever lost; undefined when it has been deleted. */
 async function findDuplicate(
   { db }: ApiDeps,
   { tenantId }: Identity,
   id: string,
-): Promise<Required<Pick<Accepted, 'job' | 'duplicate'>>> {
+): Promise<Required<Pick<Accepted, 'job' | 'duplicate'>> | undefined> {
   const [job, attempts, files] = await Promise.all([
     findJob(db, tenantId, id),
     listAttempts(db, tenantId, id),
     listFilesOfJob(db, tenantId, id),
   ]);
-  if (job === undefined)
-    throw new AppError('unavailable', 'The job that had the unique key was deleted just now. Try again.', {
-      retryAfterSeconds: 1,
-    });
-  return { job, duplicate: { attempts, files } };
+  return job && { job, duplicate: { attempts, files } };
 }
 
 export function mismatch(key: string): AppError {

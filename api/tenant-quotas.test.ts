@@ -35,6 +35,17 @@ test('a tenant with as many jobs waiting as it may have gets 429 with the number
   await expect.poll(async () => (await alpha.post('/v1/jobs', job())).status, { timeout: 10_000 }).toBe(202);
 });
 
+test('a failed job is not retried beyond the quota, and can be when there is room again', async () => {
+  api = await createTestApi({ WINDLASS_WAITING_PER_TENANT_MAX: '2' });
+  const failed = await insertJob(api.db, { state: 'failed' });
+  for (let n = 0; n < 2; n += 1) await insertJob(api.db, { state: 'retrying' });
+  const retry = async () => (await api.admin.post(`/v1/jobs/${failed}/retry`)).status;
+  expect(await retry()).toBe(429);
+  expect(await api.admin.job(failed)).toMatchObject({ state: 'failed' });
+  await api.db.query(`DELETE FROM jobs WHERE state = 'retrying'`);
+  await expect.poll(retry, { timeout: 10_000 }).toBe(202);
+});
+
 test('of 60 requests at once no more jobs are accepted than the tenant may have waiting', async () => {
   api = await createTestApi({ WINDLASS_WAITING_PER_TENANT_MAX: '20' });
   const answers = await Promise.all(

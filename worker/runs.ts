@@ -29,13 +29,12 @@ export interface Runs {
   countClaim(queue: string): void;
 }
 
-const never = new AbortController().signal;
-
 export function createRuns(): Runs {
   const runs = new Map<string, Run>();
   let drain: Record<string, number> = {};
   return {
-    start({ jobId, fence, task, softSignal = never }) {
+    // One of its own also where it is never aborted: inline handlers may listen to it, and theirs go with the run.
+    start({ jobId, fence, task, softSignal = new AbortController().signal }) {
       const controller = new AbortController();
       let reason: StopReason | undefined;
       const run: Run = {

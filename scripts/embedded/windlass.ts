@@ -55,7 +55,7 @@ export interface Windlass {
    * @throws Error that names a job that is left after `deadlineMs` (default 60,000).
    */
   drain(options?: { readonly deadlineMs?: number }): Promise<void>;
-  /** Moves the service's time forward: delays, retries, schedules and retention are due so many ms sooner. */
+  /** Moves the service's time forward: delays, retries, `startWithinMs`, the `ttlMs` of keys, schedules and retention. */
   advance(ms: number): Promise<void>;
   /** E-mails that were sent, oldest first. */
   mails(): Mail[];

@@ -9,7 +9,7 @@ export type DeleteAnswer =
   | { readonly type: 'not-final'; readonly state: JobState }
   /** Another job, not yet final, waits or has waited for it, and may take something from its result. */
   | { readonly type: 'awaited' }
-  /** Another job, not yet final, takes one of its files as input. */
+  /** A schedule, or another job, not yet final, takes one of its files as input. */
   | { readonly type: 'file-in-use' };
 
 export async function deleteJob(db: Db, tenantId: string, id: string): Promise<DeleteAnswer> {
@@ -29,7 +29,7 @@ export async function deleteJob(db: Db, tenantId: string, id: string): Promise<D
         [id],
       );
       if (awaited.rowCount !== 0) return { type: 'awaited' };
-      // The foreign key of job_inputs says whether one is needed, whatever happens at the same moment.
+      // The foreign keys of job_inputs and schedule_files say whether one is needed, whatever happens at the same moment.
       const files = await client.query<{ id: string }>(
         'DELETE FROM files WHERE tenant_id = $1 AND job_id = $2 RETURNING id',
         [tenantId, id],
@@ -45,6 +45,8 @@ export async function deleteJob(db: Db, tenantId: string, id: string): Promise<D
   }
 }
 
+const holders: readonly unknown[] = ['job_inputs', 'schedule_files'];
+
 function isFileInUse(err: unknown): boolean {
-  return sqlState(err) === '23503' && err instanceof Error && 'table' in err && err.table === 'job_inputs';
+  return sqlState(err) === '23503' && err instanceof Error && 'table' in err && holders.includes(err.table);
 }

@@ -1,5 +1,6 @@
 /** Reading and cancelling jobs on behalf of a client: every statement filters by tenant. */
 import type { FinalJobState, JobError, JobState } from '../domain/job.ts';
+import { byIndex } from './by-index.ts';
 import { unsynced, type Db, type Queryable } from './pool.ts';
 
 export interface JobRow {
@@ -115,12 +116,14 @@ export async function cancelJob(
 }
 
 /** Jobs that wait, over all tenants, counted up to `limit`: the backlog limit needs no more. */
-export async function countWaiting(db: Queryable, limit: number): Promise<number> {
-  const { rows } = await db.query<{ count: number }>(
-    `SELECT count(*) AS count FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND dispatched_at IS NULL LIMIT $1) AS waiting`,
-    [limit],
-  );
-  return rows[0]?.count ?? 0;
+export function countWaiting(db: Db, limit: number): Promise<number> {
+  return byIndex(db, async (client) => {
+    const { rows } = await client.query<{ count: number }>(
+      `SELECT count(*) AS count FROM (SELECT 1 FROM jobs WHERE state = 'queued' AND dispatched_at IS NULL LIMIT $1) AS waiting`,
+      [limit],
+    );
+    return rows[0]?.count ?? 0;
+  });
 }
 
 /** Coalesced progress of running jobs; only the run that owns a job may write it. */

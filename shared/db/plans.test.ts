@@ -8,12 +8,14 @@ import { createClaimJobs } from './claim-jobs.ts';
 import { drainQueue } from './drain-queue.ts';
 import { expireJobs } from './expire-jobs.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
+import { countWaiting } from './jobs.ts';
 import { createDb, createHotDb, type Db } from './pool.ts';
 import { listQueueStats, queueCountMax } from './queue-stats.ts';
 import { deletePurgedJobs, prunePendingFiles, purgeJobs } from './retention.ts';
 import { tickSchedules } from './schedule-ticks.ts';
 import { findSchedule, putSchedule } from './schedules.ts';
 import { createSettleRuns } from './settle-runs.ts';
+import { countWaitingOfTenant } from './tenant-usage.ts';
 import { listWorkers } from './worker-list.ts';
 import type { Settlement } from '../domain/job.ts';
 import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
@@ -102,6 +104,8 @@ test('what every job and every second costs is found by an index, also when the 
   await deletePurgedJobs(db, 0, 500);
   await prunePendingFiles(db, 500);
   await expireJobs(db, ['q']);
+  await countWaiting(db, 1_000_000);
+  await countWaitingOfTenant(db, 'default', 10_000);
   await listQueueStats(db);
   await listWorkers(db, 'default', { limit: 10 });
   await drainQueue(db, {

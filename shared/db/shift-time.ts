@@ -14,6 +14,9 @@ const shift = `$1::float8 * interval '1 ms'`;
 
 const statements = [
   `UPDATE jobs SET run_at = run_at - ${shift}, rank_at = rank_at - ${shift} WHERE state IN ('scheduled', 'retrying', 'blocked')`,
+  `UPDATE jobs SET start_before = start_before - ${shift}
+   WHERE start_before IS NOT NULL AND state IN ('scheduled', 'blocked', 'queued', 'retrying')`,
+  `UPDATE unique_keys SET held_until = held_until - ${shift} WHERE held_until IS NOT NULL`,
   `UPDATE jobs SET expires_at = expires_at - ${shift} WHERE expires_at IS NOT NULL`,
   `UPDATE jobs SET purged_at = purged_at - ${shift} WHERE purged_at IS NOT NULL`,
   `UPDATE files SET expires_at = expires_at - ${shift} WHERE expires_at IS NOT NULL`,

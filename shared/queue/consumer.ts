@@ -108,7 +108,8 @@ export function createConsumer(options: {
     async watch(nowMs = performance.now()) {
       if (isPaused || busy >= slots || nowMs - lastTakenMs < stuckAfterMs) return false;
       const waiting = await deliveries.countWaiting(queue).catch(() => 0);
-      if (waiting === 0) {
+      // Paused meanwhile: a new worker would take deliveries and put them back for as long as the pause lasts.
+      if (waiting === 0 || isPaused) {
         lastTakenMs = nowMs;
         return false;
       }

@@ -27,6 +27,12 @@ test('progress and delays that are no numbers, or have passed, are the mistake o
   expect(host.isReusable()).toBe(true);
 });
 
+test('a soft time limit that passed before the run reached its host is told to the handler', async () => {
+  const host = await startHost();
+  const input = { ms: 600_000, endsSoftly: true };
+  expect(await runTask(host, 'sleep', input, undefined, AbortSignal.abort())).toEqual({ type: 'returned' });
+});
+
 test('a host that cannot be started fails the run that asked for it, and nothing else', async () => {
   const dir = join(tmpdir(), 'windlass-no-such-directory');
   expect(() => spawnHost({ dir, limits, uid: undefined, compileCache: undefined, log })).toThrow(
@@ -53,6 +59,7 @@ function runTask(
   task: string,
   input: unknown,
   onProgress: (percent: number) => void = () => {},
+  softSignal = new AbortController().signal,
 ) {
   const runDir = join(host.dir, 'run');
   mkdirSync(join(runDir, 'out'), { recursive: true });
@@ -70,7 +77,7 @@ function runTask(
     },
     {
       signal: new AbortController().signal,
-      softSignal: new AbortController().signal,
+      softSignal,
       onProgress,
       onLog: () => {},
     },

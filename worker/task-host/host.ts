@@ -169,6 +169,8 @@ export function spawnHost(options: {
       const warn = () => send({ type: 'soft-timeout' });
       io.softSignal.addEventListener('abort', warn, { once: true });
       send(message);
+      // It may have passed while the inputs were put in place.
+      if (io.softSignal.aborted) warn();
 
       const end = await Promise.race([ended, exited.then((exit) => ({ type: 'exit' as const, ...exit }))]);
       for (const timer of timers) clearTimeout(timer);

@@ -79,6 +79,25 @@ describe('409', () => {
   });
 });
 
+test('409: a job stays while a schedule needs a file of it', async () => {
+  const { id, file } = await insertJobWithFile();
+  const schedule = { task: 'test.files', input: { file }, everyMs: 3_600_000 };
+  const put = await client.request('PUT', '/v1/schedules/reader', {
+    body: JSON.stringify(schedule),
+    headers: { 'content-type': 'application/json' },
+  });
+  expect(put.status).toBe(201);
+  const response = await remove(id);
+  expect(response.status).toBe(409);
+  expect(await response.json()).toMatchObject({
+    code: 'file-in-use',
+    detail: expect.stringContaining('schedule') as unknown,
+  });
+  expect(await storedIds()).toContain(file);
+  await client.request('DELETE', '/v1/schedules/reader');
+  expect((await remove(id)).status).toBe(204);
+});
+
 test.each([randomUUID(), '7'])('404: %s', async (id) => {
   expect((await remove(id)).status).toBe(404);
 });

@@ -35,7 +35,7 @@ export const deleteJob = defineRoute({
       case 'file-in-use':
         throw new AppError(
           'file-in-use',
-          'A job that has not ended takes a file of this one as its input. Cancel that job, or wait for its end.',
+          'A job that has not ended, or a schedule, takes a file of this one as its input. Cancel that job or wait for its end; change or delete the schedule.',
         );
       case 'deleted':
         break;

@@ -24,6 +24,7 @@ export const retryJob = defineRoute({
     'input-expired',
     'unknown-task',
     'backlog-full',
+    'too-many-waiting',
   ],
   async handle({ deps, identity, params, res }) {
     const job = await loadJob(deps, identity.tenantId, params.id);
@@ -35,12 +36,14 @@ export const retryJob = defineRoute({
             .map((file) => file.id)
         : [];
     const { uniqueKey } = job.options as { uniqueKey?: UniqueKeyOption };
+    // Where the quota is used up, it would wait beyond it.
+    const release = await deps.quotas.waiting.take(identity.tenantId, 1);
     const answer = await retry(deps.db, {
       tenantId: identity.tenantId,
       id: job.id,
       inputFiles,
       unique: uniqueKey && { task: job.task, uniqueKey: toUniqueKey(uniqueKey) },
-    });
+    }).finally(release);
     switch (answer.type) {
       case 'missing':
         throw new AppError('not-found', `There is no job ${params.id}.`);

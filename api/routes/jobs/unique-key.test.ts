@@ -43,6 +43,18 @@ describe('POST /v1/jobs 200', () => {
     expect(await again.json()).toMatchObject({ id, duplicate: true, state: 'cancelled' });
   });
 
+  test('404, and not an answer to try again, when the job that a repetition was answered with has been deleted', async () => {
+    const options = { uniqueKey: { key: 'order-9' } };
+    const { id } = (await (await post(options)).json()) as { id: string };
+    const key = { 'idempotency-key': 'loser-of-a-deleted-job' };
+    expect((await post(options, 2, key)).status).toBe(200);
+    await api.admin.post(`/v1/jobs/${id}/cancel`);
+    expect((await api.admin.request('DELETE', `/v1/jobs/${id}`)).status).toBe(204);
+    const again = await post(options, 2, key);
+    expect(again.status).toBe(404);
+    expect(await again.json()).toMatchObject({ code: 'not-found' });
+  });
+
   test('debounce gives the waiting job the new input', async () => {
     const options = { uniqueKey: { key: 'document-1', mode: 'debounce', delayMs: 60_000 } };
     const first = (await (await post(options)).json()) as { id: string; state: string; runAt: string };
