@@ -97,6 +97,6 @@ test('a retry gives the whole time to start again', async () => {
   const id = await accept();
   await setStartBefore(id, '-1 hour');
   await expireJobs(db, ['q']);
-  expect(await retryJob(db, { tenantId: 'default', id, inputFiles: [] })).toEqual({ type: 'queued' });
+  expect(await retryJob(db, { tenantId: 'default', id, inputFiles: [] })).toMatchObject({ type: 'queued' });
   expect(await rowOf(id)).toMatchObject({ state: 'queued', error: null, within_ms: startWithinMs });
 });

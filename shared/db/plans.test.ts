@@ -182,9 +182,10 @@ test('F63: beside a million finished jobs a job costs as little as ever, a trans
       expect(await costOf(() => runOneJob(hot, workerId))).toBeLessThan(100 + 20 * ended);
     await left.query('ROLLBACK');
     left.release();
-    // The first one after it still meets what they have left in the indexes, and marks it as dead.
-    await runOneJob(hot, workerId);
-    expect(await costOf(() => runOneJob(hot, workerId))).toBeLessThan(100);
+    // The first ones after it still meet what they have left in the indexes, and mark it as dead.
+    await waitFor(async () => ((await costOf(() => runOneJob(hot, workerId))) < 100 ? true : undefined), {
+      what: 'a job that costs as little as before',
+    });
   } finally {
     await hot.end();
   }

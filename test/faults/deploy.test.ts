@@ -15,6 +15,7 @@ import { createClient, startApi, startWorker, type ServiceProcess } from '#test/
 import { createWorld } from '#test/support/world.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
+const migrations = 'shared/db/migrations';
 
 test('F54: the version before the newest migration and this one share a database, each runs the jobs that the other has accepted, once', async (ctx) => {
   const revision = findPreviousRevision();
@@ -54,7 +55,7 @@ test('F54: the version before the newest migration and this one share a database
     const before = await readSchemaNumber(world.databaseUrl);
     // From here on the previous version runs on the newer schema.
     const current = createClient((await start(startApi(world, env))).url);
-    expect(await readSchemaNumber(world.databaseUrl)).toBe(before + 1);
+    expect(await readSchemaNumber(world.databaseUrl)).toBeGreaterThan(before);
     await Promise.all([submitAll(previous), submitAll(current)]);
     await Promise.all(accepted.map((id) => current.finished(id)));
 
@@ -83,14 +84,17 @@ test('F54: the version before the newest migration and this one share a database
 });
 
 /** The commit before the one that brought the newest migration. */
+/** The newest commit of the main line whose schema is an earlier one of this line: all its migrations are still there. */
 function findPreviousRevision(): string | undefined {
-  const newest = readdirSync(join(root, 'shared/db/migrations')).toSorted().at(-1) ?? '';
+  const now = readdirSync(join(root, migrations)).toSorted();
   try {
-    const added = git('log', '--diff-filter=A', '--format=%H', '--', `shared/db/migrations/${newest}`)
+    return git('rev-list', '--first-parent', 'HEAD', '--', migrations)
       .trim()
       .split('\n')
-      .at(-1);
-    return git('rev-parse', '--verify', '--quiet', `${added}^`).trim();
+      .find((commit) => {
+        const then = git('ls-tree', '--name-only', `${commit}:${migrations}`).trim().split('\n').toSorted();
+        return then.length < now.length && then.every((name, index) => name === now[index]);
+      });
   } catch {
     return undefined;
   }
