@@ -9,7 +9,7 @@ import { listMissingFiles } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { findJob, type JobRow } from '#shared/db/jobs.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
-import { AppError } from '#shared/errors.ts';
+import { AppError, type FieldError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
@@ -27,6 +27,7 @@ export interface JobRequest {
   readonly traceparent: string | undefined;
   /** The schedule whose job it is, when a client asked for one right now. */
   readonly scheduleKey?: string;
+  readonly batchId?: string;
 }
 
 export interface Accepted {
@@ -64,6 +65,7 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     }),
     traceparent: request.traceparent ?? null,
     scheduleKey: request.scheduleKey ?? null,
+    batchId: request.batchId ?? null,
     newFiles: request.newFiles.map((file) => ({
       ...file,
       retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS,
@@ -130,15 +132,17 @@ export async function checkFiles(
         stored.map((ref) => ref.id),
       ),
     );
-    const errors = stored
-      .filter((ref) => missing.has(ref.id))
-      .map((ref) => ({
-        pointer: `/input${ref.pointer}`,
-        detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.`,
-      }));
+    const errors = stored.filter((ref) => missing.has(ref.id)).map(describeMissingFile);
     if (errors[0] !== undefined) throw new AppError('file-not-found', errors[0].detail, { errors });
   }
   return refs.map((ref) => ref.id);
+}
+
+export function describeMissingFile(ref: { id: string; pointer: string }): FieldError {
+  return {
+    pointer: `/input${ref.pointer}`,
+    detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.`,
+  };
 }
 
 /**
@@ -204,6 +208,7 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     tags: job.tags,
     attempts_max: job.attemptsMax,
     schedule_key: job.scheduleKey,
+    batch_id: job.batchId,
     created_at: createdAt,
   };
   return asAccepted(base);
@@ -226,6 +231,7 @@ function asAccepted(
     | 'tags'
     | 'attempts_max'
     | 'schedule_key'
+    | 'batch_id'
     | 'created_at'
   >,
 ): JobRow {

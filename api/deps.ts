@@ -27,6 +27,7 @@ export interface ApiDeps {
   readonly waiter: JobWaiter;
   readonly searchTurns: SearchTurns;
   readonly readJson: ReadJson;
+  readonly readBatch: ReadJson;
   readonly authenticate: Authenticate;
   readonly rateLimiter: RateLimiter;
   readonly uploads: Uploads;

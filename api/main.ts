@@ -25,7 +25,7 @@ import { createBacklog } from './http/backlog.ts';
 import { answerClientErrors } from './http/client-errors.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
-import { createReadJson } from './http/read-json.ts';
+import { createReadBatch, createReadJson } from './http/read-json.ts';
 import { createUploads, uploadLimits } from './http/upload.ts';
 import { createJobWaiter } from './job-waiter.ts';
 import { createSearchTurns } from './search-turns.ts';
@@ -96,6 +96,7 @@ const app = createApp({
     waitingPerTenant: 100,
   }),
   readJson: createReadJson(config),
+  readBatch: createReadBatch(config),
   authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
   rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
   uploads: createUploads({ storage, limits: uploadLimits(config) }),

@@ -1,4 +1,5 @@
 import type { Route } from './http/define-route.ts';
+import { getBatch } from './routes/batches/get-batch.ts';
 import { createEmail } from './routes/emails/create-email.ts';
 import { listTemplates } from './routes/emails/list-templates.ts';
 import { createFile } from './routes/files/create-file.ts';
@@ -6,6 +7,7 @@ import { deleteFile } from './routes/files/delete-file.ts';
 import { getContent } from './routes/files/get-content.ts';
 import { getFile } from './routes/files/get-file.ts';
 import { cancelJob } from './routes/jobs/cancel-job.ts';
+import { createBatch } from './routes/jobs/create-batch.ts';
 import { createJob } from './routes/jobs/create-job.ts';
 import { getJob } from './routes/jobs/get-job.ts';
 import { getResult } from './routes/jobs/get-result.ts';
@@ -26,6 +28,8 @@ import { listTasks } from './routes/tasks/list-tasks.ts';
 
 const calls: readonly Route[] = [
   createJob,
+  createBatch,
+  getBatch,
   listJobs,
   getJob,
   getResult,

@@ -50,7 +50,8 @@ const readers = {
   queue: (values) => ({ type: 'queue', names: values }),
   tag: (values) => ({ type: 'tag', tags: values }),
   schedule: (values) => ({ type: 'schedule', keys: values }),
-  id: (values) => ({ type: 'id', ids: values.map(readId) }),
+  id: (values) => ({ type: 'id', ids: values.map((value) => readId(value, 'a job')) }),
+  batch: (values) => ({ type: 'batch', ids: values.map((value) => readId(value, 'a batch')) }),
   created: (values) => ({ type: 'created', alternatives: values.map(readCreated) }),
   duration: (values) => ({ type: 'duration', comparisons: values.map(readDuration) }),
 } satisfies Record<string, TermReader>;
@@ -122,9 +123,9 @@ function checkTask(value: string): string {
   return value;
 }
 
-function readId(value: string): string {
+function readId(value: string, what: string): string {
   const id = value.toLowerCase();
-  if (!isUuid(id)) throw searchError(`"${value}" is not the id of a job, which is a UUID.`);
+  if (!isUuid(id)) throw searchError(`"${value}" is not the id of ${what}, which is a UUID.`);
   return id;
 }
 

@@ -12,6 +12,8 @@ export interface ApiTask {
   /** Where an uploaded file goes: `input.file`, `input.files`, or nowhere. */
   readonly takesFile: boolean;
   readonly takesFiles: boolean;
+  /** `input.batch`: how the jobs of a batch ended, for the job that starts after them. */
+  readonly takesBatch: boolean;
 }
 
 export function createTaskCatalog(tasks: ReadonlyMap<string, LoadedTask>): Map<string, ApiTask> {
@@ -26,6 +28,7 @@ export function createTaskCatalog(tasks: ReadonlyMap<string, LoadedTask>): Map<s
       findFiles: createFileRefFinder(definition.input, 'input'),
       takesFile: properties.has('file'),
       takesFiles: properties.has('files'),
+      takesBatch: properties.has('batch'),
     });
   }
   return catalog;

@@ -37,6 +37,7 @@ interface Owned {
   readonly key: string;
   readonly schedule: string;
   readonly spareSchedule: string;
+  readonly batch: string;
 }
 
 /** In everything of alpha's, and in no answer to anybody else. */
@@ -49,6 +50,19 @@ const cases: Readonly<Record<string, Case>> = {
     request: (own) => ({ path: '/v1/jobs', json: { task: 'test.files', input: { file: own.file } } }),
     owner: 202,
     stranger: 422,
+  },
+  'post /v1/jobs/batch': {
+    request: (own) => ({
+      path: '/v1/jobs/batch',
+      json: { jobs: [{ task: 'test.files', input: { file: own.file } }], onComplete: { task: 'test.noop' } },
+    }),
+    owner: 202,
+    stranger: 422,
+  },
+  'get /v1/batches/:id': {
+    request: (own) => ({ path: `/v1/batches/${own.batch}` }),
+    owner: 200,
+    stranger: 404,
   },
   'get /v1/jobs': { request: () => ({ path: '/v1/jobs' }), owner: 200, stranger: 200 },
   'get /v1/jobs/:id': { request: (own) => ({ path: `/v1/jobs/${own.endedJob}` }), owner: 200, stranger: 404 },
@@ -180,7 +194,11 @@ async function makeThings(): Promise<Owned> {
   const made = (await (await alpha.admin.post('/v1/keys', { name: secret, scopes: ['read'] })).json()) as {
     id: string;
   };
+  const batch = (await (
+    await alpha.submit.post('/v1/jobs/batch', { jobs: [{ task: 'test.echo', input: { value: secret } }] })
+  ).json()) as { id: string };
   return {
+    batch: batch.id,
     endedJob,
     waitingJob: await insertJob(api.db, job),
     file: await upload(),
@@ -219,6 +237,7 @@ async function snapshot(): Promise<unknown> {
     'api_keys',
     'schedules',
     'schedule_files',
+    'batches',
   ];
   const rows = await Promise.all(
     tables.map(

@@ -47,6 +47,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     crashes: 0,
     createdAt: new Date(),
     traceparent: null,
+    batchId: null,
     files: [stored, missing].map((id) => ({ id, name: 'f', mediaType: 'text/plain', sizeBytes, sha256 })),
   };
   const run = createRuns().start({ jobId: job.id, fence: 1, task: job.task });

@@ -33,6 +33,7 @@ import { createMemoryGate } from './memory-gate.ts';
 import { createOutputStore } from './output-store.ts';
 import { createRunJob } from './run-job.ts';
 import { createRuns } from './runs.ts';
+import { createBatchKeeper } from './services/batch-keeper.ts';
 import { createFeeder } from './services/feeder.ts';
 import { startHealthServer } from './services/health-server.ts';
 import { createJanitor } from './services/janitor.ts';
@@ -158,7 +159,8 @@ const scheduler = createScheduler({
   onMade: () => feeder.wake(),
   log,
 });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler }))
+const batchKeeper = createBatchKeeper({ db, onStarted: () => feeder.wake(), log });
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, batchKeeper }))
   lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
@@ -189,6 +191,7 @@ const runJob = createRunJob({
   outputStore,
   signals,
   endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
+  onBatchJobEnded: (batchId) => batchKeeper.note(batchId),
   log,
 });
 
@@ -242,7 +245,7 @@ listenForSignal({
     if (runs.find(jobId) !== undefined) lease.wake();
   },
 }).catch(() => {});
-for (const loop of [feeder, reaper, janitor, scheduler]) loop.start();
+for (const loop of [feeder, reaper, janitor, scheduler, batchKeeper]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({
     port: config.WINDLASS_HEALTH_PORT,

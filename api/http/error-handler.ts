@@ -51,13 +51,7 @@ function fromBodyParser(err: unknown): AppError | undefined {
       );
     return undefined;
   }
-  const limit = 'limit' in err ? String(err.limit) : '';
   switch (err.type) {
-    case 'entity.too.large':
-      return new AppError(
-        'content-too-large',
-        `The JSON body is larger than ${limit} bytes (WINDLASS_JSON_BYTES_MAX). Put large data into a file.`,
-      );
     case 'entity.parse.failed':
       return new AppError('invalid-json', `The body is not valid JSON: ${err.message}.`);
     case 'encoding.unsupported':

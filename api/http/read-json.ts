@@ -9,7 +9,24 @@ export type ReadJson = (req: Request, res: Response) => Promise<unknown>;
 
 /** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
 export function createReadJson(config: Config): ReadJson {
-  const parse = express.json({ limit: config.WINDLASS_JSON_BYTES_MAX, strict: false, type: () => true });
+  const read = createReadBody(config, 'WINDLASS_JSON_BYTES_MAX');
+  return async (req, res) => {
+    const body = await read(req, res);
+    checkJson(body, config);
+    return body;
+  };
+}
+
+/** Reads the JSON of many things in one: the limits of each are left to whoever takes it apart. */
+export function createReadBatch(config: Config): ReadJson {
+  return createReadBody(config, 'WINDLASS_BATCH_BYTES_MAX');
+}
+
+function createReadBody(
+  config: Config,
+  limitName: 'WINDLASS_JSON_BYTES_MAX' | 'WINDLASS_BATCH_BYTES_MAX',
+): ReadJson {
+  const parse = express.json({ limit: config[limitName], strict: false, type: () => true });
   const limits = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
   return async (req, res) => {
     if (!isJson(req)) {
@@ -23,15 +40,26 @@ export function createReadJson(config: Config): ReadJson {
       limits,
       () =>
         new Promise<void>((resolve, reject) => {
-          parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err)));
+          parse(req, res, (err?: unknown) =>
+            err === undefined ? resolve() : reject(nameLimit(err, limitName)),
+          );
         }),
     );
     if (req.body === undefined)
       throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
-    const body: unknown = req.body;
-    checkJson(body, config);
-    return body;
+    return req.body as unknown;
   };
+}
+
+/** express.json() does not know what its limit is called. */
+function nameLimit(err: unknown, name: string): unknown {
+  if (!(err instanceof Error) || !('type' in err) || err.type !== 'entity.too.large') return err;
+  const limit = 'limit' in err ? String(err.limit) : '';
+  return new AppError(
+    'content-too-large',
+    `The JSON body is larger than ${limit} bytes (${name}). Put large data into a file.`,
+    { cause: err },
+  );
 }
 
 export function isJson(req: Request): boolean {

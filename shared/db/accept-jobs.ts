@@ -34,6 +34,8 @@ export interface NewJob {
   readonly attemptsMax: number;
   readonly retentionMs: number;
   readonly traceparent: string | null;
+  /** The batch that it was sent with. */
+  readonly batchId: string | null;
   /** Files that the job refers to, new or already stored. */
   readonly inputFiles: readonly string[];
   readonly newFiles: readonly NewFile[];
@@ -90,14 +92,15 @@ interface AcceptedRow {
 
 /**
  * What most jobs bring, one array parameter per column; and what some bring besides: an idempotency key, new files,
- * references to files, a schedule. A group in which no job has any of these is inserted without the parts for them, in half the time.
+ * references to files, a schedule, a batch. A group in which no job has any of these is inserted without the parts for them, in
+ * half the time.
  */
 const columns = `$1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::timestamptz[], $8::integer[],
     $9::json[], $10::jsonb[], $11::text[], $12::integer[], $13::bigint[], $14::text[]`;
 const columnNames =
   'id, tenant_id, task, queue, priority, delay_ms, run_at, place, input, options, tags, attempts_max, retention_ms, traceparent';
-const moreColumns = '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[]';
-const moreColumnNames = 'input_files, new_files, idempotency_key, fingerprint, schedule_key';
+const moreColumns = '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::uuid[]';
+const moreColumnNames = 'input_files, new_files, idempotency_key, fingerprint, schedule_key, batch_id';
 
 // Keys are inserted in order, so that two groups that share keys wait for each other instead of deadlocking.
 // `ON CONFLICT DO NOTHING` waits for a transaction in flight with the same key, which is what makes equal
@@ -134,10 +137,10 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent, schedule_key)
+                    attempts_max, retention_ms, traceparent${isPlain ? '' : ', schedule_key, batch_id'})
   SELECT r.id, r.tenant_id, r.task, r.queue, CASE WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
     r.priority, due.at, due.at - r.priority * interval '60 s', CASE WHEN r.place <= gate.room THEN now() END,
-    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent, ${isPlain ? 'NULL' : 'r.schedule_key'}
+    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent${isPlain ? '' : ', r.schedule_key, r.batch_id'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms')) AS due(at)
   LEFT JOIN gate ON gate.name = r.queue
@@ -159,7 +162,8 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
       job.idempotency === null &&
       job.newFiles.length === 0 &&
       job.inputFiles.length === 0 &&
-      job.scheduleKey === null,
+      job.scheduleKey === null &&
+      job.batchId === null,
   );
   const { rows } = await db.query<AcceptedRow>({
     ...(isPlain ? insertStatements.plain : insertStatements.full),
@@ -193,6 +197,7 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
     textArray(jobs.map((job) => job.idempotency?.key ?? null)),
     textArray(jobs.map((job) => job.idempotency?.fingerprint ?? null)),
     textArray(jobs.map((job) => job.scheduleKey)),
+    textArray(jobs.map((job) => job.batchId)),
   ];
 }
 

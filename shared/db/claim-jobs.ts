@@ -26,6 +26,7 @@ export interface ClaimedJob {
   readonly crashes: number;
   readonly createdAt: Date;
   readonly traceparent: string | null;
+  readonly batchId: string | null;
   readonly files: readonly ClaimedFile[];
 }
 
@@ -68,7 +69,7 @@ WITH claimed AS (
   WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND j.task = ANY($4)
     AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.reaped_at IS NULL)
   RETURNING j.id, j.tenant_id, j.task, j.queue, j.fence, j.input, j.options, j.attempts_used, j.attempts_max, j.crashes,
-    j.created_at, j.traceparent
+    j.created_at, j.traceparent, j.batch_id
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.active' FROM claimed
 )
@@ -97,6 +98,7 @@ interface ClaimedRow {
   crashes: number;
   created_at: Date;
   traceparent: string | null;
+  batch_id: string | null;
   files: ClaimedFile[] | null;
 }
 
@@ -138,6 +140,7 @@ async function claim(
       crashes: row.crashes,
       createdAt: row.created_at,
       traceparent: row.traceparent,
+      batchId: row.batch_id,
       files: row.files ?? [],
     };
   });

@@ -3,7 +3,7 @@ import type { Queryable } from './pool.ts';
 export interface IdempotencyRow {
   /** Lower-case hex. */
   readonly fingerprint: string;
-  readonly resource: 'job' | 'file';
+  readonly resource: 'job' | 'file' | 'batch';
   readonly resource_id: string;
 }
 

@@ -3,6 +3,7 @@ import { uuidv7 } from '#shared/ids.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
+import { completeBatches, completeNextBatches } from './complete-batches.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { createDb, createHotDb, type Db } from './pool.ts';
@@ -57,6 +58,8 @@ test('what every job and every second costs is found by an index, also when the 
     outputs: [],
   });
   expect(settled).toBe('succeeded');
+  await completeBatches(db, [uuidv7()]);
+  await completeNextBatches(db, uuidv7(), 500);
   await reapDeadWorkers(db, () => undefined, new Date(0));
   await putSchedule(
     db,

@@ -39,5 +39,6 @@ export function toNewJob(
     newFiles: [],
     idempotency: null,
     scheduleKey: null,
+    batchId: null,
   };
 }

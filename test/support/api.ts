@@ -8,7 +8,7 @@ import type { ApiDeps } from '#api/deps.ts';
 import { createAuthenticate, makeKey } from '#api/http/authenticate.ts';
 import { createBacklog } from '#api/http/backlog.ts';
 import { createRateLimiter } from '#api/http/rate-limit.ts';
-import { createReadJson } from '#api/http/read-json.ts';
+import { createReadBatch, createReadJson } from '#api/http/read-json.ts';
 import { createUploads, uploadLimits } from '#api/http/upload.ts';
 import { createJobWaiter } from '#api/job-waiter.ts';
 import { createSearchTurns } from '#api/search-turns.ts';
@@ -76,6 +76,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     waiter,
     searchTurns: createSearchTurns({ atOnce: 1, waitingPerTenant: 100 }),
     readJson: createReadJson(config),
+    readBatch: createReadBatch(config),
     authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
     rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
     uploads: createUploads({ storage, limits: uploadLimits(config) }),
