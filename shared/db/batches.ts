@@ -153,6 +153,28 @@ async function findAccepted(db: Db, batch: NewBatch, cause: unknown): Promise<Ba
   throw new AmbiguousCommitError(cause);
 }
 
+/**
+ * Makes the row of a stream's batch. With a key, a stream that was broken off goes on in the batch that it began.
+ * @returns undefined when the key was there before; nothing was written then.
+ */
+export async function insertStreamBatch(
+  db: Queryable,
+  tenantId: string,
+  id: string,
+  idempotency: { key: string; fingerprint: string } | undefined,
+): Promise<{ id: string } | undefined> {
+  const { rows } = await db.query<{ id: string }>(
+    `WITH keyed AS (
+       INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id)
+       SELECT $2, $3, decode($4, 'hex'), 'batch', $1 WHERE $3::text IS NOT NULL
+       ON CONFLICT DO NOTHING RETURNING resource_id
+     )
+     INSERT INTO batches (id, tenant_id) SELECT $1, $2 WHERE $3::text IS NULL OR EXISTS (SELECT 1 FROM keyed) RETURNING id`,
+    [id, tenantId, idempotency?.key ?? null, idempotency?.fingerprint ?? null],
+  );
+  return rows[0];
+}
+
 export interface BatchRow {
   readonly id: string;
   readonly created_at: Date;

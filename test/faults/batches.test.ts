@@ -151,3 +151,64 @@ test.concurrent('what waits for a batch starts once, with several workers and jo
       { what: 'the batch to say that it is final' },
     );
   }));
+
+test.concurrent('F1, F6: a stream whose api was killed in the middle is sent again, and every line is one job', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker();
+    const dying = await system.startApi();
+    const lines = noops(2_000).map((job) => `${JSON.stringify(job)}\n`);
+    const send = (url: string) =>
+      createClient(url).request('POST', '/v1/jobs/batch', {
+        body: lines.join(''),
+        headers: { 'content-type': 'application/x-ndjson', 'idempotency-key': 'import' },
+      });
+    const answered = new Map<number, string>();
+    const broken = await send(dying.url);
+    await expect(
+      (async () => {
+        for await (const answer of readAnswers(broken)) {
+          if (answer.line !== undefined && answer.id !== undefined) answered.set(answer.line, answer.id);
+          if (answered.size === 300) dying.signal('SIGKILL');
+        }
+      })(),
+    ).rejects.toThrow('terminated');
+    expect(answered.size).toBeGreaterThanOrEqual(300);
+    expect(answered.size).toBeLessThan(2_000);
+
+    const all = new Map<number, string>();
+    let end: Answer = {};
+    for await (const answer of readAnswers(await send(system.api.url))) {
+      if (answer.line !== undefined && answer.id !== undefined) all.set(answer.line, answer.id);
+      else end = answer;
+    }
+    expect(end).toMatchObject({ refused: 0 });
+    for (const [line, id] of answered) expect(all.get(line)).toBe(id);
+    expect(new Set(all.values()).size).toBe(2_000);
+    system.accepted.push(...all.values());
+    expect(await countRows(system)).toEqual({ jobs: 2_000, batches: 1, keys: 2_001 });
+    await waitFor(
+      async () => {
+        const batch = (await (await system.client.get(`/v1/batches/${end.batch}`)).json()) as {
+          isFinal: boolean;
+        };
+        return batch.isFinal ? true : undefined;
+      },
+      { what: 'all jobs of the stream to end' },
+    );
+  }));
+
+interface Answer {
+  readonly line?: number;
+  readonly id?: string;
+  readonly batch?: string;
+}
+
+async function* readAnswers(response: Response): AsyncGenerator<Answer> {
+  expect(response.status).toBe(200);
+  let rest = '';
+  for await (const chunk of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    const lines = (rest + chunk).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) yield JSON.parse(line) as Answer;
+  }
+}

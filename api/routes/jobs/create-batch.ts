@@ -8,22 +8,36 @@ import { checkJson, invalidInput, parseWith } from '../../http/read-json.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
 import { batchLinks, linksOf } from '../../present-batch.ts';
 import { newJob } from './create-job.ts';
+import { streamBatch, streamLine } from './stream-batch.ts';
 
-const newBatch = z.strictObject({
-  jobs: z
-    .array(newJob)
-    .min(1)
-    .describe('Each as in POST /v1/jobs; at most WINDLASS_BATCH_ITEMS_MAX (1,000).'),
-  mode: z
-    .enum(['strict', 'permissive'])
-    .default('strict')
-    .describe('`strict`: all jobs are accepted, or none. `permissive`: those that are right.'),
-  onComplete: newJob
-    .optional()
-    .describe(
-      'A job that starts when all others have ended, whatever their end. If the input of its task has a field `batch` and none is given here, that becomes `{id, total, succeeded, failed, cancelled}`.',
-    ),
-});
+const exampleId = '0199d7a3-1f5c-7cc0-8000-000000000000';
+
+const newBatch = z
+  .strictObject({
+    jobs: z
+      .array(newJob)
+      .min(1)
+      .describe('Each as in POST /v1/jobs; at most WINDLASS_BATCH_ITEMS_MAX (1,000).'),
+    mode: z
+      .enum(['strict', 'permissive'])
+      .default('strict')
+      .describe('`strict`: all jobs are accepted, or none. `permissive`: those that are right.'),
+    onComplete: newJob
+      .optional()
+      .describe(
+        'A job that starts when all others have ended, whatever their end. If the input of its task has a field `batch` and none is given here, that becomes `{id, total, succeeded, failed, cancelled}`.',
+      ),
+  })
+  .meta({
+    examples: [
+      {
+        jobs: [
+          { task: 'image.resize', input: { file: exampleId, width: 320 } },
+          { task: 'image.resize', input: { file: exampleId, width: 64 } },
+        ],
+      },
+    ],
+  });
 
 // The jobs are checked one by one, each against its task.
 const envelope = z.strictObject({
@@ -63,13 +77,25 @@ export const createBatch = defineRoute({
   tag: 'Jobs',
   summary: 'Queue many jobs',
   description:
-    'Accepts all jobs in one transaction, or (`permissive`) those that are right. Limits of a JSON body hold for each job.',
+    'As JSON: accepts all jobs in one transaction, or (`permissive`) those that are right. As NDJSON: accepts line by line, and answers each with a line as soon as it is stored; read the answer while you send. Limits of a JSON body hold for each job.',
   headers: {
-    'Idempotency-Key': 'Optional. The same key with the same content within 24 h gives the same batch.',
+    'Idempotency-Key':
+      'Optional. The same key with the same content within 24 h gives the same batch. Of a stream, each line has it with its number.',
     traceparent: 'Optional. W3C trace context, stored with each job.',
   },
-  streams: { 'application/json': { description: 'The jobs.', schema: newBatch } },
+  streams: {
+    'application/json': { description: 'The jobs.', schema: newBatch },
+    'application/x-ndjson': {
+      description: 'A job on each line; at most WINDLASS_BATCH_LINES_MAX (100,000) lines.',
+      schema: streamLine,
+    },
+  },
   responses: {
+    200: {
+      description: `Of NDJSON: a line for each line, in their order, \`{"line", "id", "state"}\` or \`{"line", "problem"}\`; \`"replayed": true\` for a job that was there. The last line is \`{"batch", "accepted", "replayed", "refused"}\`, with a \`problem\` when the stream was ended early. Without it the answer is not complete.`,
+      contentType: 'application/x-ndjson',
+      headers: { Location: 'The batch.' },
+    },
     202: {
       description: 'Accepted: the jobs are stored and will run.',
       schema: acceptedBatch,
@@ -90,8 +116,16 @@ export const createBatch = defineRoute({
     'file-not-found',
     'idempotency-mismatch',
     'backlog-full',
+    'too-many-uploads',
+    'upload-incomplete',
+    'request-timeout',
   ],
-  async handle({ deps, req, res, identity }) {
+  async handle(ctx) {
+    const { deps, req, res, identity } = ctx;
+    if (/^application\/(?:x-)?ndjson\s*(?:;|$)/i.test(req.headers['content-type'] ?? '')) {
+      await streamBatch(ctx);
+      return;
+    }
     const idempotencyKey = readIdempotencyKey(req);
     const { jobs, mode, onComplete } = readEnvelope(await deps.readBatch(req, res), deps.config);
     // The request itself was the first.
