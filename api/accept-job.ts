@@ -8,6 +8,7 @@ import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept
 import { listMissingFiles } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { findJob, type JobRow } from '#shared/db/jobs.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
@@ -15,7 +16,7 @@ import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import type { Identity } from './http/define-route.ts';
 import { invalidInput, parseWith } from './http/read-json.ts';
-import { findNearest, type ApiTask } from './task-catalog.ts';
+import type { ApiTask } from './task-catalog.ts';
 
 export interface JobRequest {
   readonly task: string;
@@ -28,6 +29,8 @@ export interface JobRequest {
   /** The schedule whose job it is, when a client asked for one right now. */
   readonly scheduleKey?: string;
   readonly batchId?: string;
+  /** What makes two requests the same under one key, where it is not task, input, options and files. */
+  readonly content?: unknown;
 }
 
 export interface Accepted {
@@ -40,8 +43,13 @@ export interface Accepted {
  * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`,
  *   `unavailable`; AmbiguousCommitError when only a later look can tell (new bytes must stay then).
  */
-export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobRequest): Promise<Accepted> {
-  const { task, options } = checkJob(deps, request);
+export async function acceptJob(
+  deps: ApiDeps,
+  identity: Identity,
+  request: JobRequest,
+  task: ApiTask = getTask(deps, request.task),
+): Promise<Accepted> {
+  const options = checkFit(task, request);
   deps.backlog.check();
   const { idempotencyKey } = request;
   const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(request);
@@ -97,11 +105,15 @@ export function checkJob(
   request: Pick<JobRequest, 'task' | 'input' | 'options'>,
 ): { task: ApiTask; options: JobOptions } {
   const task = getTask(deps, request.task);
-  parseWith(task.definition.input, request.input, '/input');
+  return { task, options: checkFit(task, request) };
+}
+
+function checkFit({ definition }: ApiTask, request: Pick<JobRequest, 'input' | 'options'>): JobOptions {
+  parseWith(definition.input, request.input, '/input');
   const options = parseWith(jobOptions, request.options ?? {}, '/options');
-  const errors = findCeilingErrors(options, task.definition);
+  const errors = findCeilingErrors(options, definition);
   if (errors.length > 0) throw invalidInput(errors);
-  return { task, options };
+  return options;
 }
 
 export function getTask(deps: ApiDeps, name: string): ApiTask {
@@ -153,12 +165,14 @@ function fingerprintOf(request: JobRequest): string {
   // Asking a schedule for a job stays the same request when the schedule has changed meanwhile.
   if (request.scheduleKey !== undefined) return digest(canonicalJson({ schedule: request.scheduleKey }));
   const files = request.newFiles.map((file) => ({ name: file.name, sha256: file.sha256 }));
-  let text = canonicalJson({
-    task: request.task,
-    input: request.input,
-    options: request.options ?? {},
-    files,
-  });
+  let text = canonicalJson(
+    request.content ?? {
+      task: request.task,
+      input: request.input,
+      options: request.options ?? {},
+      files,
+    },
+  );
   for (const file of request.newFiles) text = text.replaceAll(file.id, file.sha256);
   return digest(text);
 }

@@ -1,5 +1,6 @@
 import type { Route } from './http/define-route.ts';
 import { getBatch } from './routes/batches/get-batch.ts';
+import { createBulk } from './routes/bulk/create-bulk.ts';
 import { createEmail } from './routes/emails/create-email.ts';
 import { listTemplates } from './routes/emails/list-templates.ts';
 import { createFile } from './routes/files/create-file.ts';
@@ -30,6 +31,7 @@ const calls: readonly Route[] = [
   createJob,
   createBatch,
   getBatch,
+  createBulk,
   listJobs,
   getJob,
   getResult,

@@ -64,6 +64,11 @@ const cases: Readonly<Record<string, Case>> = {
     owner: 200,
     stranger: 404,
   },
+  'post /v1/bulk': {
+    request: () => ({ path: '/v1/bulk', json: { action: 'cancel', q: 'task:*', dryRun: true } }),
+    owner: 200,
+    stranger: 200,
+  },
   'get /v1/jobs': { request: () => ({ path: '/v1/jobs' }), owner: 200, stranger: 200 },
   'get /v1/jobs/:id': { request: (own) => ({ path: `/v1/jobs/${own.endedJob}` }), owner: 200, stranger: 404 },
   'get /v1/jobs/:id/result': {

@@ -25,6 +25,11 @@ export function uuidAfter(id: string, n: number): string {
   return id.slice(0, 24) + (Number.parseInt(id.slice(24), 16) + n).toString(16).padStart(12, '0');
 }
 
+/** When the UUIDv7 was made, by the clock of who made it. */
+export function uuidTimeMs(id: string): number {
+  return Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+}
+
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 /** Ids in paths and cursors are checked before they reach SQL, where a malformed uuid is an error. */

@@ -33,6 +33,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     outputStore: createOutputStore({ db, storage, limits }),
     dir,
     settings: {},
+    createBulkStep: () => () => Promise.reject(new Error('Not a bulk action.')),
   });
   const job = {
     id: uuidv7(),

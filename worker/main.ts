@@ -25,6 +25,7 @@ import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
 import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
+import { createBulkSteps } from './bulk-step.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
 import { readAvailableMemory } from './available-memory.ts';
@@ -186,6 +187,7 @@ const runJob = createRunJob({
     outputStore,
     dir: join(scratch.dir, 'inline'),
     settings: { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS },
+    createBulkStep: createBulkSteps({ db, signals }),
   }),
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,

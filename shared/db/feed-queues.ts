@@ -59,6 +59,9 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
 /**
  * What a tick writes may be forgotten by a crash of Postgres: the next one does it again, and adds the same deliveries.
  */
+/** Waits until nobody feeds the queue $1, and keeps feeders away until the transaction ends. */
+export const lockFeedingSql = `SELECT pg_advisory_xact_lock(hashtextextended('windlass.feed.' || $1, 0))`;
+
 async function lockQueues(client: Queryable, queues: readonly string[]): Promise<string[]> {
   const { rows } = await client.query<{ name: string; locked: boolean }>({
     name: 'feed-lock',

@@ -50,6 +50,15 @@ export async function findJob(db: Queryable, tenantId: string, id: string): Prom
   return rows[0];
 }
 
+/** The id of the tenant's first job that there still is. */
+export async function findOldestJob(db: Queryable, tenantId: string): Promise<string | undefined> {
+  const { rows } = await db.query<{ id: string }>(
+    'SELECT id FROM jobs WHERE tenant_id = $1 ORDER BY id LIMIT 1',
+    [tenantId],
+  );
+  return rows[0]?.id;
+}
+
 /** Ended attempts, oldest first; at most the latest 100 (snoozes can make any number). */
 export async function listAttempts(db: Queryable, tenantId: string, jobId: string): Promise<AttemptRow[]> {
   const { rows } = await db.query<AttemptRow>({

@@ -42,36 +42,80 @@ export interface JobPage {
   readonly next: string | undefined;
 }
 
-const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
-  schedule_key, batch_id, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
+const columns = [
+  'id',
+  'tenant_id',
+  'task',
+  'queue',
+  'state',
+  'fence',
+  'priority',
+  'run_at',
+  'options',
+  'tags',
+  'error',
+  'progress',
+  'attempts_max',
+  'schedule_key',
+  'batch_id',
+  'worker_id',
+  'cancel_requested_at',
+  'cancel_reason',
+  'created_at',
+  'started_at',
+  'finished_at',
+  'expires_at',
+  'purged_at',
+] as const satisfies (keyof JobSummaryRow)[];
 
 /** Twenty texts in so many of the largest inputs take a few seconds. */
 const textWindowRows = 50;
 /** A window that was read faster than this is followed by one of twice as many jobs. */
 const shortWindowMs = 100;
 
-const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+export const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 
-/**
- * @param options.before only jobs with smaller ids, that is, older ones.
- * @param options.windowRows most jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read.
- *   Inputs may be a few bytes or 256 KiB, so their windows begin small and follow the time that they take.
- * @param options.budgetMs no further window is begun after this time. Default 2,000.
- */
-export async function searchJobs(
+export interface Search {
+  readonly terms: readonly JobTerm[];
+  readonly limit: number;
+  /** Only jobs with smaller ids, that is, older ones. */
+  readonly before?: string;
+  /** ISO 8601: only jobs made until then, and ages are meant as of then. Default: now. */
+  readonly asOf?: string;
+  /**
+   * Most jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read. Inputs may be a few bytes or
+   * 256 KiB, so their windows begin small and follow the time that they take.
+   */
+  readonly windowRows?: number;
+  /** No further window is begun after this time. Default 2,000. */
+  readonly budgetMs?: number;
+}
+
+export function searchJobs(db: Queryable, tenantId: string, search: Search): Promise<JobPage> {
+  return find(db, tenantId, search, columns);
+}
+
+/** As `searchJobs`, for whoever wants to know which jobs and no more. */
+export async function searchJobIds(
   db: Queryable,
   tenantId: string,
-  options: {
-    terms: readonly JobTerm[];
-    limit: number;
-    before?: string;
-    windowRows?: number;
-    budgetMs?: number;
-  },
-): Promise<JobPage> {
-  const { terms, limit, budgetMs = 2_000 } = options;
+  search: Search,
+): Promise<{ ids: string[]; next: string | undefined }> {
+  const { rows, next } = await find(db, tenantId, search, ['id']);
+  return { ids: rows.map((row) => row.id), next };
+}
+
+type Row<Column extends keyof JobSummaryRow> = Pick<JobSummaryRow, Column | 'id'>;
+
+async function find<Column extends keyof JobSummaryRow>(
+  db: Queryable,
+  tenantId: string,
+  search: Search,
+  columns: readonly Column[],
+): Promise<{ rows: Row<Column>[]; next: string | undefined }> {
+  const { terms, limit, asOf, budgetMs = 2_000 } = search;
   const isText = terms.some((term) => term.type === 'text');
-  const windowRowsMax = options.windowRows ?? (isText ? 2_000 : 20_000);
+  const windowRowsMax = search.windowRows ?? (isText ? 2_000 : 20_000);
   let windowRows = isText ? Math.min(textWindowRows, windowRowsMax) : windowRowsMax;
   // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page. A batch is
   // found by its index, too, and is not large enough to be read in parts unless inputs have to be read.
@@ -79,14 +123,15 @@ export async function searchJobs(
     terms.length === 0 ||
     terms.some((term) => !term.isNegated && (term.type === 'id' || (term.type === 'batch' && !isText)));
   const startedMs = performance.now();
-  const rows: JobSummaryRow[] = [];
-  let before = options.before ?? newestId;
+  const rows: Row<Column>[] = [];
+  let before = search.before ?? newestId;
   for (;;) {
     const windowStartedMs = performance.now();
     const end = isUnbounded ? undefined : await findWindowEnd(db, tenantId, before, windowRows);
     // One more than asked for tells whether there is another page.
     const wanted = limit + 1 - rows.length;
-    rows.push(...(await findInWindow(db, tenantId, { terms, before, end, limit: wanted, isUnbounded })));
+    const window = { terms, before, end, limit: wanted, isUnbounded, asOf };
+    rows.push(...(await findInWindow(db, tenantId, window, columns)));
     if (rows.length > limit) return { rows: rows.slice(0, limit), next: rows[limit - 1]?.id };
     if (end === undefined) return { rows, next: undefined };
     before = end;
@@ -110,7 +155,7 @@ async function findWindowEnd(
   return rows[0]?.id;
 }
 
-async function findInWindow(
+async function findInWindow<Column extends keyof JobSummaryRow>(
   db: Queryable,
   tenantId: string,
   window: {
@@ -119,20 +164,24 @@ async function findInWindow(
     end: string | undefined;
     limit: number;
     isUnbounded: boolean;
+    asOf: string | undefined;
   },
-): Promise<JobSummaryRow[]> {
+  columns: readonly Column[],
+): Promise<Row<Column>[]> {
   const values: unknown[] = [tenantId, window.before, window.end ?? null, window.limit];
   const param = (value: unknown) => `$${values.push(value)}`;
+  const now = window.asOf === undefined ? 'now()' : `${param(window.asOf)}::timestamptz`;
   const conditions = window.terms.map((term) => {
     const condition =
       term.type === 'batch' && !term.isNegated && window.isUnbounded
         ? inBatchSql(param(term.ids))
-        : toCondition(term, param);
+        : toCondition(term, param, now);
     // A job without an error or a start does not fit the term, so it fits its negation.
     return term.isNegated ? `(${condition}) IS NOT TRUE` : `(${condition})`;
   });
-  const { rows } = await db.query<JobSummaryRow>(
-    `SELECT ${columns} FROM jobs WHERE ${['tenant_id = $1', 'id < $2', '($3::uuid IS NULL OR id >= $3)', ...conditions].join(' AND ')}
+  if (window.asOf !== undefined) conditions.push(`created_at <= ${now}`);
+  const { rows } = await db.query<Row<Column>>(
+    `SELECT ${columns.join(', ')} FROM jobs WHERE ${['tenant_id = $1', 'id < $2', '($3::uuid IS NULL OR id >= $3)', ...conditions].join(' AND ')}
      ORDER BY id DESC LIMIT $4`,
     values,
   );
@@ -141,7 +190,7 @@ async function findInWindow(
 
 type Param = (value: unknown) => string;
 
-function toCondition(term: JobTerm, param: Param): string {
+function toCondition(term: JobTerm, param: Param, now: string): string {
   switch (term.type) {
     case 'state':
       return `state = ANY(${param(term.states)}::job_state[])`;
@@ -159,11 +208,11 @@ function toCondition(term: JobTerm, param: Param): string {
       return `batch_id = ANY(${param(term.ids)}::uuid[])`;
     case 'created':
       return term.alternatives
-        .map((all) => `(${all.map((one) => compareCreated(one, param)).join(' AND ')})`)
+        .map((all) => `(${all.map((one) => compareCreated(one, param, now)).join(' AND ')})`)
         .join(' OR ');
     case 'duration':
       return term.comparisons
-        .map(({ operator, ms }) => `${durationSql} ${operator} ${param(ms)} * interval '1 ms'`)
+        .map(({ operator, ms }) => `${durationSql(now)} ${operator} ${param(ms)} * interval '1 ms'`)
         .join(' OR ');
     case 'text':
       return `error->>'message' ILIKE ANY(${param(term.texts.map(toPattern))}::text[]) OR input::text ILIKE ANY(${param(term.texts.map(toJsonPattern))}::text[])`;
@@ -178,12 +227,13 @@ function inBatchSql(ids: string): string {
 }
 
 // How long the last run took, or has been taking; a job that waits for another attempt has no running time.
-const durationSql = `(CASE WHEN finished_at IS NOT NULL THEN finished_at - started_at WHEN state = 'active' THEN now() - started_at END)`;
+const durationSql = (now: string): string =>
+  `(CASE WHEN finished_at IS NOT NULL THEN finished_at - started_at WHEN state = 'active' THEN ${now} - started_at END)`;
 
-function compareCreated(comparison: CreatedComparison, param: Param): string {
+function compareCreated(comparison: CreatedComparison, param: Param, now: string): string {
   return 'at' in comparison
     ? `created_at ${comparison.operator} ${param(comparison.at)}::timestamptz`
-    : `now() - created_at ${comparison.operator} ${param(comparison.ageMs)} * interval '1 ms'`;
+    : `${now} - created_at ${comparison.operator} ${param(comparison.ageMs)} * interval '1 ms'`;
 }
 
 function toPattern(text: string): string {

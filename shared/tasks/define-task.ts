@@ -43,6 +43,8 @@ export interface TaskDefinition<Input extends z.ZodType = z.ZodType, Output exte
   readonly crashesMax: number;
   /** What becomes of a job whose run died half-way: run it again, or fail it (at most once). */
   readonly onCrash: 'retry' | 'fail';
+  /** Only the service itself makes jobs of it: no client can send one, and none is told of the task. */
+  readonly isInternal?: boolean;
   /** Overrides WINDLASS_JOB_RETENTION_MS for jobs of this task. */
   readonly retentionMs?: number;
 }

@@ -4,7 +4,7 @@ import { isUuid } from '#shared/ids.ts';
 import { decodeCursor, encodeCursor, invalidCursor } from '../../cursor.ts';
 import { defineRoute } from '../../http/define-route.ts';
 import { jobSummarySchema, presentJobSummary } from '../../present-job-summary.ts';
-import { parseSearch, searchLengthMax } from '../../search-query.ts';
+import { parseSearch, searchLengthMax } from '#shared/search-query.ts';
 
 export const listJobs = defineRoute({
   method: 'get',

@@ -8,12 +8,12 @@
  * A term without a key is looked for in the error message and the input.
  */
 import { z } from 'zod';
-import type { CreatedComparison, JobTerm, Operator } from '#shared/db/search-jobs.ts';
-import { jobStates, type JobState } from '#shared/domain/job.ts';
-import { isStorable } from '#shared/domain/text.ts';
-import { AppError } from '#shared/errors.ts';
-import { isUuid } from '#shared/ids.ts';
-import { findNearest } from './task-catalog.ts';
+import type { CreatedComparison, JobTerm, Operator } from './db/search-jobs.ts';
+import { jobStates, type JobState } from './domain/job.ts';
+import { isStorable } from './domain/text.ts';
+import { AppError } from './errors.ts';
+import { isUuid } from './ids.ts';
+import { findNearest } from './domain/find-nearest.ts';
 
 export const searchLengthMax = 2_000;
 const termsMax = 20;
