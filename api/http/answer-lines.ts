@@ -18,7 +18,7 @@ export interface AnswerLines {
 }
 
 /** Things under way at once: enough to share commits. 256 were no faster, and what waits for the database is limited as a whole. */
-const itemsMax = 64;
+export const itemsMax = 64;
 const bytesMax = 1024 * 1024;
 
 /** @param options.idleMs a client that has not read for so long is cut off (WINDLASS_UPLOAD_IDLE_MS). */
