@@ -7,7 +7,7 @@ import { crashPoint } from '#shared/crash-point.ts';
 import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
 import { listMissingFiles } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
-import { findJob, type JobRow } from '#shared/db/jobs.ts';
+import type { JobRow } from '#shared/db/jobs.ts';
 import { findNearest } from '#shared/domain/find-nearest.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
@@ -188,7 +188,7 @@ async function replay(
   key: string,
   fingerprint: string,
 ): Promise<Accepted> {
-  const known = await findIdempotencyKey(deps.db, identity.tenantId, key);
+  const known = await deps.replays.add({ tenantId: identity.tenantId, key });
   if (known === undefined)
     throw new AppError(
       'unavailable',
@@ -196,10 +196,9 @@ async function replay(
       { retryAfterSeconds: 1 },
     );
   if (known.resource !== 'job' || known.fingerprint !== fingerprint) throw mismatch(key);
-  const row = await findJob(deps.db, identity.tenantId, known.resource_id);
-  if (row === undefined)
+  if (known.job === undefined)
     throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
-  return { isReplayed: true, job: asAccepted(row) };
+  return { isReplayed: true, job: asAccepted(known.job) };
 }
 
 export function mismatch(key: string): AppError {

@@ -1,5 +1,6 @@
 import type { Config } from '#shared/config.ts';
 import type { AcceptJobs } from '#shared/db/accept-jobs.ts';
+import type { FindReplay } from '#shared/db/find-replay.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import type { Dispatcher } from '#shared/queue/dispatcher.ts';
@@ -22,6 +23,7 @@ export interface ApiDeps {
   readonly storage: Storage;
   readonly tasks: ReadonlyMap<string, ApiTask>;
   readonly accepts: AcceptJobs;
+  readonly replays: FindReplay;
   readonly dispatcher: Dispatcher;
   readonly signals: SignalPublisher;
   readonly waiter: JobWaiter;

@@ -7,6 +7,7 @@ import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
 import { acceptFlightsMax, createAcceptJobs } from '#shared/db/accept-jobs.ts';
 import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { createFindReplay } from '#shared/db/find-replay.ts';
 import { insertFirstKey } from '#shared/db/api-keys.ts';
 import { migrate } from '#shared/db/migrate.ts';
 import { createDb, createHotDb } from '#shared/db/pool.ts';
@@ -88,6 +89,7 @@ const app = createApp({
   storage,
   tasks,
   accepts: createAcceptJobs(acceptDb),
+  replays: createFindReplay(db),
   dispatcher,
   signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
   waiter,

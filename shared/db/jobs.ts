@@ -50,6 +50,20 @@ export async function findJob(db: Queryable, tenantId: string, id: string): Prom
   return rows[0];
 }
 
+/** Those of the jobs that there are, in any order. */
+export async function findJobs(
+  db: Queryable,
+  jobs: readonly { readonly tenantId: string; readonly id: string }[],
+): Promise<JobRow[]> {
+  const { rows } = await db.query<JobRow>({
+    name: 'find-jobs',
+    text: `SELECT ${columns} FROM unnest($1::text[], $2::uuid[]) AS wanted(of_tenant, of_id)
+           JOIN jobs ON tenant_id = of_tenant AND id = of_id`,
+    values: [jobs.map((job) => job.tenantId), jobs.map((job) => job.id)],
+  });
+  return rows;
+}
+
 /** The id of the tenant's first job that there still is. */
 export async function findOldestJob(db: Queryable, tenantId: string): Promise<string | undefined> {
   const { rows } = await db.query<{ id: string }>(

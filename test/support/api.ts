@@ -16,6 +16,7 @@ import { createTaskCatalog } from '#api/task-catalog.ts';
 import { readConfig } from '#shared/config.ts';
 import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
 import { insertKey, type Scope } from '#shared/db/api-keys.ts';
+import { createFindReplay } from '#shared/db/find-replay.ts';
 import { ensureQueues } from '#shared/db/feed-queues.ts';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { createLogger } from '#shared/log.ts';
@@ -71,6 +72,7 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     storage,
     tasks: createTaskCatalog(loaded),
     accepts: createAcceptJobs(db),
+    replays: createFindReplay(db),
     dispatcher,
     signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
     waiter,
