@@ -31,6 +31,12 @@ export interface JobRequest {
   readonly batchId?: string;
   /** What makes two requests the same under one key, where it is not task, input, options and files. */
   readonly content?: unknown;
+  readonly replay?: {
+    /** The job that this one is made from. */
+    readonly of: string;
+    /** What makes two requests with one Idempotency-Key the same: the job, and what the client changed. */
+    readonly fingerprint: string;
+  };
 }
 
 export interface Accepted {
@@ -52,7 +58,8 @@ export async function acceptJob(
   const options = checkFit(task, request);
   deps.backlog.check();
   const { idempotencyKey } = request;
-  const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(request);
+  const fingerprint =
+    idempotencyKey === undefined ? undefined : (request.replay?.fingerprint ?? fingerprintOf(request));
   let inputFiles: string[];
   try {
     inputFiles = await checkFiles(deps, identity, task, request);
@@ -60,17 +67,22 @@ export async function acceptJob(
     // Files may be deleted once the job has ended; the answer to a repetition stays what it was.
     if (idempotencyKey === undefined || fingerprint === undefined) throw err;
     if ((await findIdempotencyKey(deps.db, identity.tenantId, idempotencyKey)) === undefined) throw err;
-    return replay(deps, identity, idempotencyKey, fingerprint);
+    return answerAgain(deps, identity, idempotencyKey, fingerprint);
   }
 
+  const made = toNewJob(task.definition, {
+    tenantId: identity.tenantId,
+    input: request.input,
+    options,
+    inputFiles,
+    retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
+  });
   const job: NewJob = {
-    ...toNewJob(task.definition, {
-      tenantId: identity.tenantId,
-      input: request.input,
-      options,
-      inputFiles,
-      retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
-    }),
+    ...made,
+    options: {
+      ...made.options,
+      ...(request.replay !== undefined && { replayOf: request.replay.of }),
+    },
     traceparent: request.traceparent ?? null,
     scheduleKey: request.scheduleKey ?? null,
     batchId: request.batchId ?? null,
@@ -88,7 +100,8 @@ export async function acceptJob(
     throw err;
   });
   crashPoint('accept.after-commit');
-  if (acceptance.type === 'duplicate') return replay(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
+  if (acceptance.type === 'duplicate')
+    return answerAgain(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
   if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
   return {
     isReplayed: false,
@@ -182,7 +195,7 @@ function digest(text: string): string {
 }
 
 /** The key was used before: the same request gets the same answer, another one is refused. */
-async function replay(
+export async function answerAgain(
   deps: ApiDeps,
   identity: Identity,
   key: string,
@@ -223,6 +236,7 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     schedule_key: job.scheduleKey,
     batch_id: job.batchId,
     created_at: createdAt,
+    retention_ms: job.retentionMs,
   };
   return asAccepted(base);
 }
@@ -246,9 +260,14 @@ function asAccepted(
     | 'schedule_key'
     | 'batch_id'
     | 'created_at'
+    | 'retention_ms'
   >,
 ): JobRow {
-  const { delayMs, runAt } = row.options as { delayMs?: number; runAt?: string };
+  const { delayMs, runAt, startWithinMs } = row.options as {
+    delayMs?: number;
+    runAt?: string;
+    startWithinMs?: number;
+  };
   const due = runAt === undefined ? new Date(row.created_at.getTime() + (delayMs ?? 0)) : new Date(runAt);
   const isLater = due > row.created_at;
   return {
@@ -266,5 +285,6 @@ function asAccepted(
     finished_at: null,
     expires_at: null,
     purged_at: null,
+    start_before: startWithinMs === undefined ? null : new Date(due.getTime() + startWithinMs),
   };
 }

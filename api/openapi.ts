@@ -51,6 +51,10 @@ export function createOpenApi(options: {
       { name: 'Files', description: 'What jobs read and write. Uploaded once, referred to by id.' },
       { name: 'E-mail', description: 'Jobs of the task `email.send`, in the shape that mailers expect.' },
       { name: 'Tasks', description: 'What this service can do.' },
+      {
+        name: 'Queues and workers',
+        description: 'For those who run the service. Queues and workers serve all tenants.',
+      },
       { name: 'Administration', description: 'API keys, by which tenants are told apart.' },
       { name: 'Operation', description: 'For load balancers, monitoring, and readers. No key is needed.' },
     ],

@@ -38,14 +38,23 @@ export const jobSchema = z
     batchId: z.uuid().nullable().describe('The batch that it was sent with.'),
     cancelRequested: z.boolean(),
     cancelReason: z.string().nullable(),
+    replayOf: z.uuid().nullable().describe('The job that this one was made from by a replay.'),
     createdAt: instant,
     runAt: instant,
+    startBefore: instant.nullable().describe('No attempt begins after this time (`startWithinMs`).'),
     startedAt: instant.nullable(),
     finishedAt: instant.nullable(),
     expiresAt: instant
       .nullable()
       .describe('When input, result and files will be deleted; null until the job has ended.'),
-    links: z.object({ self: z.string(), result: z.string(), logs: z.string(), cancel: z.string() }),
+    links: z.object({
+      self: z.string(),
+      result: z.string(),
+      logs: z.string(),
+      cancel: z.string(),
+      retry: z.string(),
+      replay: z.string(),
+    }),
   })
   .meta({ id: 'Job' });
 
@@ -99,12 +108,21 @@ export function presentJob(
     batchId: row.batch_id,
     cancelRequested: row.cancel_requested_at !== null,
     cancelReason: row.cancel_reason,
+    replayOf: (row.options as { replayOf?: string }).replayOf ?? null,
     createdAt: row.created_at.toISOString(),
     runAt: row.run_at.toISOString(),
+    startBefore: row.start_before?.toISOString() ?? null,
     startedAt: row.started_at?.toISOString() ?? null,
     finishedAt: row.finished_at?.toISOString() ?? null,
     expiresAt: row.expires_at?.toISOString() ?? null,
-    links: { self: path, result: `${path}/result`, logs: `${path}/logs`, cancel: `${path}/cancel` },
+    links: {
+      self: path,
+      result: `${path}/result`,
+      logs: `${path}/logs`,
+      cancel: `${path}/cancel`,
+      retry: `${path}/retry`,
+      replay: `${path}/replay`,
+    },
   };
 }
 

@@ -7,6 +7,8 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { scopes, type Scope } from '#shared/db/api-keys.ts';
+import { registerWorker } from '#shared/db/workers.ts';
+import { uuidv7 } from '#shared/ids.ts';
 import { appendLogs } from '#shared/db/job-logs.ts';
 import { createTestApi, type TestApi, type TestClient } from '#test/support/api.ts';
 import { insertJob } from '#test/support/insert-job.ts';
@@ -32,6 +34,10 @@ interface Case {
 interface Owned {
   readonly endedJob: string;
   readonly waitingJob: string;
+  readonly failedJob: string;
+  readonly spareJob: string;
+  /** Runs on a worker that runs jobs of all tenants. */
+  readonly runningJob: string;
   readonly file: string;
   readonly spareFile: string;
   readonly key: string;
@@ -42,6 +48,8 @@ interface Owned {
 
 /** In everything of alpha's, and in no answer to anybody else. */
 const secret = 'alpha-secret';
+
+const workerId = uuidv7();
 
 const email = { to: ['ada@example.com'], subject: 'Hello', text: 'Hello.' };
 
@@ -110,6 +118,21 @@ const cases: Readonly<Record<string, Case>> = {
     owner: 204,
     stranger: 404,
   },
+  'post /v1/jobs/:id/retry': {
+    request: (own) => ({ path: `/v1/jobs/${own.failedJob}/retry` }),
+    owner: 202,
+    stranger: 404,
+  },
+  'post /v1/jobs/:id/replay': {
+    request: (own) => ({ path: `/v1/jobs/${own.endedJob}/replay` }),
+    owner: 202,
+    stranger: 404,
+  },
+  'delete /v1/jobs/:id': {
+    request: (own) => ({ path: `/v1/jobs/${own.spareJob}` }),
+    owner: 204,
+    stranger: 404,
+  },
   'post /v1/files': {
     request: () => ({ path: '/v1/files', body: 'text', headers: { 'content-type': 'text/plain' } }),
     owner: 201,
@@ -138,6 +161,39 @@ const cases: Readonly<Record<string, Case>> = {
   },
   'get /v1/tasks': { request: () => ({ path: '/v1/tasks' }), owner: 200, stranger: 200 },
   'get /v1/tasks/:name': { request: () => ({ path: '/v1/tasks/test.noop' }), owner: 200, stranger: 200 },
+  // Queues and workers are those of the service: whoever may run them sees numbers over all tenants, and no job of another.
+  'get /v1/queues': { request: () => ({ path: '/v1/queues' }), owner: 200, stranger: 200 },
+  'post /v1/queues/:name/pause': {
+    request: () => ({ path: '/v1/queues/image/pause' }),
+    owner: 200,
+    stranger: 200,
+  },
+  'post /v1/queues/:name/resume': {
+    request: () => ({ path: '/v1/queues/image/resume' }),
+    owner: 200,
+    stranger: 200,
+  },
+  'post /v1/queues/:name/drain': {
+    request: () => ({ path: '/v1/queues/host/drain' }),
+    owner: 200,
+    stranger: 200,
+  },
+  'get /v1/queues/:name/autoscale': {
+    request: () => ({ path: '/v1/queues/host/autoscale' }),
+    owner: 200,
+    stranger: 200,
+  },
+  'get /v1/workers': { request: () => ({ path: '/v1/workers' }), owner: 200, stranger: 200 },
+  'post /v1/workers/:id/quiet': {
+    request: () => ({ path: `/v1/workers/${workerId}/quiet` }),
+    owner: 200,
+    stranger: 200,
+  },
+  'post /v1/workers/:id/unquiet': {
+    request: () => ({ path: `/v1/workers/${workerId}/unquiet` }),
+    owner: 200,
+    stranger: 200,
+  },
   'post /v1/keys': {
     request: () => ({ path: '/v1/keys', json: { name: 'more', scopes: ['read'] } }),
     owner: 201,
@@ -206,6 +262,9 @@ async function makeThings(): Promise<Owned> {
     batch: batch.id,
     endedJob,
     waitingJob: await insertJob(api.db, job),
+    failedJob: await insertJob(api.db, { ...job, state: 'failed' }),
+    spareJob: await insertJob(api.db, { ...job, state: 'succeeded' }),
+    runningJob: await insertRunningJob(),
     file: await upload(),
     spareFile: await upload(),
     key: made.id,
@@ -219,6 +278,17 @@ async function schedule(key: string): Promise<string> {
   const response = await alpha.submit.request('PUT', `/v1/schedules/${key}`, { json });
   expect(response.status).toBe(201);
   return key;
+}
+
+async function insertRunningJob(): Promise<string> {
+  await registerWorker(
+    api.db,
+    { id: workerId, host: 'here', pid: 1, version: '0', slots: { host: 2 }, isolation: 'process' },
+    3_600_000,
+  );
+  const id = await insertJob(api.db, { tenantId: 'alpha', state: 'active', startedAt: new Date() });
+  await api.db.query('UPDATE jobs SET worker_id = $2 WHERE id = $1', [id, workerId]);
+  return id;
 }
 
 async function upload(): Promise<string> {

@@ -34,6 +34,8 @@ export const errorTable = {
   'method-not-allowed': { status: 405, retryable: false, title: 'This resource does not know the method' },
   'request-timeout': { status: 408, retryable: true, title: 'The request arrived too slowly' },
   'job-final': { status: 409, retryable: false, title: 'The job has ended already' },
+  'job-not-final': { status: 409, retryable: true, title: 'The job has not ended' },
+  'job-not-failed': { status: 409, retryable: false, title: 'Only a job that failed can be retried' },
   'job-failed': { status: 409, retryable: false, title: 'The job failed, so it has no result' },
   'job-cancelled': { status: 409, retryable: false, title: 'The job was cancelled, so it has no result' },
   'file-in-use': {
@@ -51,6 +53,11 @@ export const errorTable = {
     status: 410,
     retryable: false,
     title: 'The result was deleted when its retention ended',
+  },
+  'input-expired': {
+    status: 410,
+    retryable: false,
+    title: 'The input of the job was deleted when its retention ended',
   },
   'precondition-failed': { status: 412, retryable: false, title: 'A condition of the request does not hold' },
   'content-too-large': {
@@ -96,6 +103,7 @@ export const errorTable = {
     retryable: false,
     title: 'It is unknown whether an effect outside took place',
   },
+  expired: { status: 409, retryable: true, title: 'No attempt could begin within the time that the job had' },
   crashed: { status: 409, retryable: true, title: 'The process that ran the task died' },
 } as const satisfies Record<string, { status: number; retryable: boolean; title: string }>;
 

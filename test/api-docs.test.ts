@@ -50,10 +50,19 @@ test('every example of docs/api.md works as it is written', async (context) => {
     });
     return ((await response.json()) as { id: string }).id;
   };
+  const ended = async (task: string, input: unknown) =>
+    (await client.finished(await client.submit(task, input))).id;
+  const findWorkerId = async (): Promise<string> => {
+    const { data } = (await (await client.get('/v1/workers')).json()) as { data: { id: string }[] };
+    return data[0]?.id ?? '';
+  };
   // Ids that the text speaks of; the examples make some of them themselves.
   const ids: Record<string, string> = {
     FILE_ID: await upload(),
     SPARE_FILE_ID: await upload(),
+    FAILED_JOB_ID: await ended('test.fail', { how: 'invalid' }),
+    ENDED_JOB_ID: await ended('test.noop', {}),
+    WORKER_ID: await findWorkerId(),
     QUEUED_JOB_ID: await client.submit('test.noop', {}, { delayMs: 3_600_000 }),
   };
 

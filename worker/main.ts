@@ -127,6 +127,12 @@ const lease = createLeaseKeeper({
   // Another process takes over with a new id: nothing of this one can be trusted to be in step.
   onDead: () =>
     lifecycle.fail(new Error('The lease of this worker ran out.'), 'declared dead by another worker'),
+  onQuiet: (isQuiet) => {
+    log.info({ isQuiet }, isQuiet ? 'takes nothing new' : 'takes jobs again');
+    // A worker that is stopping has paused them for good.
+    if (lifecycle.stopping.aborted) return;
+    for (const consumer of consumers) void (isQuiet ? consumer.pause() : consumer.resume());
+  },
   log,
 });
 lifecycle.onStop('lease', async () => {
@@ -135,7 +141,7 @@ lifecycle.onStop('lease', async () => {
 });
 lease.start();
 
-const feeder = createFeeder({ db, queues, deliveries, log });
+const feeder = createFeeder({ db, queues, deliveries, signals, log });
 const reaper = createReaper({
   db,
   lease,

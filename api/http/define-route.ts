@@ -43,7 +43,15 @@ export interface Route<
   readonly path: string;
   /** `public` routes need no key. `admin` keys may do everything. */
   readonly scope: Scope | 'public';
-  readonly tag: 'Jobs' | 'Schedules' | 'Files' | 'E-mail' | 'Tasks' | 'Administration' | 'Operation';
+  readonly tag:
+    | 'Jobs'
+    | 'Schedules'
+    | 'Files'
+    | 'E-mail'
+    | 'Tasks'
+    | 'Queues and workers'
+    | 'Administration'
+    | 'Operation';
   readonly summary: string;
   readonly description?: string;
   readonly params?: Params;

@@ -146,6 +146,7 @@ test('a renewal names the runs that were taken away, those to be cancelled, and 
   });
   expect(renewal).toEqual({
     isAlive: true,
+    isQuiet: false,
     at: expect.any(Date),
     superseded: [taken],
     cancelled: [cancelled],

@@ -137,10 +137,11 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent${isPlain ? '' : ', schedule_key, batch_id'})
+                    attempts_max, retention_ms, traceparent, start_before${isPlain ? '' : ', schedule_key, batch_id'})
   SELECT r.id, r.tenant_id, r.task, r.queue, CASE WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
     r.priority, due.at, due.at - r.priority * interval '60 s', CASE WHEN r.place <= gate.room THEN now() END,
-    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent${isPlain ? '' : ', r.schedule_key, r.batch_id'}
+    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent,
+    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.schedule_key, r.batch_id'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms')) AS due(at)
   LEFT JOIN gate ON gate.name = r.queue

@@ -68,6 +68,7 @@ WITH claimed AS (
   FROM unnest($1::uuid[], $2::bigint[]) AS d(id, fence)
   WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND j.task = ANY($4)
     AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.reaped_at IS NULL)
+    AND NOT j.queue = ANY (ARRAY(SELECT name FROM queues WHERE is_paused)) AND (j.start_before > now()) IS NOT FALSE
   RETURNING j.id, j.tenant_id, j.task, j.queue, j.fence, j.input, j.options, j.attempts_used, j.attempts_max, j.crashes,
     j.created_at, j.traceparent, j.batch_id
 ), event AS (

@@ -146,3 +146,18 @@ test('a worker that does not know the task puts the job back for a newer one, wi
   const { rows } = await db.query('SELECT state, fence, attempts_used FROM jobs WHERE id = $1', [job.id]);
   expect(rows).toEqual([{ state: 'scheduled', fence: 1, attempts_used: 0 }]);
 });
+
+test('what is picked at once is delivered in the order of rank, tenants in turn', async () => {
+  await setWindow(20);
+  await db.query(`INSERT INTO tenants (id) VALUES ('a')`);
+  const priorities = [0, 9, 3, 7, 1, 5];
+  const own = await acceptWaiting(priorities.map((priority) => newJob({ priority })));
+  const [other = ''] = await acceptWaiting([newJob({ tenantId: 'a' })]);
+  const { deliveries } = await feedQueues(db, ['q']);
+  const byPriority = [1, 3, 5, 2, 4, 0].map((index) => own[index] ?? '');
+  expect(deliveries.map((delivery) => delivery.jobId)).toEqual([
+    byPriority[0],
+    other,
+    ...byPriority.slice(1),
+  ]);
+});

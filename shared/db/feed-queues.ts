@@ -56,12 +56,12 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
   });
 }
 
-/**
- * What a tick writes may be forgotten by a crash of Postgres: the next one does it again, and adds the same deliveries.
- */
 /** Waits until nobody feeds the queue $1, and keeps feeders away until the transaction ends. */
 export const lockFeedingSql = `SELECT pg_advisory_xact_lock(hashtextextended('windlass.feed.' || $1, 0))`;
 
+/**
+ * What a tick writes may be forgotten by a crash of Postgres: the next one does it again, and adds the same deliveries.
+ */
 async function lockQueues(client: Queryable, queues: readonly string[]): Promise<string[]> {
   const { rows } = await client.query<{ name: string; locked: boolean }>({
     name: 'feed-lock',
@@ -112,7 +112,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
       WITH size AS (
         SELECT q.name, least(${windowMax}, greatest(1,
           (SELECT greatest(sum((w.slots->>q.name)::integer), sum((w.drain->>q.name)::integer))
-           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now())))::integer AS window_size
+           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now() AND w.quiet_at IS NULL)))::integer AS window_size
         FROM queues q WHERE q.name = ANY($1)
       ), stored AS (
         UPDATE queues q SET window_size = size.window_size FROM size
@@ -133,7 +133,8 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
 // Tenants in turn: the recursive query steps through the tenants that wait (one index probe each), each gives at
 // most its share, oldest rank first, and the first of each go before the second of any. The ids are
 // handed over as an array, and num_nulls() is IS NULL in words that the planner does not know: in all other ways it joins the
-// whole backlog, through the partial index that fits or by hashing it (0.8 s with 1,000,000 jobs).
+// whole backlog, through the partial index that fits or by hashing it (0.8 s with 1,000,000 jobs). What is picked at once is
+// delivered in that order as well: an update answers in any.
 const pickSql = `
 WITH RECURSIVE tenant AS (
   (SELECT tenant_id FROM jobs WHERE queue = $1 AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
@@ -149,11 +150,13 @@ WITH RECURSIVE tenant AS (
     ORDER BY rank_at, id LIMIT (SELECT ceil($2::float8 / greatest(1, count(tenant_id)))::bigint FROM tenant)
   ) j WHERE t.tenant_id IS NOT NULL
 ), picked AS (
-  SELECT id FROM turns ORDER BY turn, rank_at, id LIMIT $2
+  SELECT id, row_number() OVER (ORDER BY turn, rank_at, id) AS place FROM turns ORDER BY turn, rank_at, id LIMIT $2
+), marked AS (
+  UPDATE jobs j SET dispatched_at = now()
+  WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) AND j.state = 'queued' AND num_nulls(j.dispatched_at) = 1
+  RETURNING j.id, j.fence
 )
-UPDATE jobs j SET dispatched_at = now()
-WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) AND j.state = 'queued' AND num_nulls(j.dispatched_at) = 1
-RETURNING j.id, j.fence`;
+SELECT id, fence FROM marked JOIN picked USING (id) ORDER BY place`;
 
 async function pickNext(
   client: Queryable,

@@ -28,6 +28,8 @@ export interface JobRow {
   readonly finished_at: Date | null;
   readonly expires_at: Date | null;
   readonly purged_at: Date | null;
+  readonly start_before: Date | null;
+  readonly retention_ms: number;
 }
 
 export interface AttemptRow {
@@ -39,7 +41,7 @@ export interface AttemptRow {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, input, options, tags, result, error, progress, attempts_max,
-  schedule_key, batch_id, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at`;
+  schedule_key, batch_id, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
 
 export async function findJob(db: Queryable, tenantId: string, id: string): Promise<JobRow | undefined> {
   const { rows } = await db.query<JobRow>({

@@ -66,6 +66,8 @@ const columns = [
   'finished_at',
   'expires_at',
   'purged_at',
+  'start_before',
+  'retention_ms',
 ] as const satisfies (keyof JobSummaryRow)[];
 
 /** Twenty texts in so many of the largest inputs take a few seconds. */

@@ -45,6 +45,8 @@ export interface RunKey {
 export interface Renewal {
   /** False: the reaper declared this worker dead. Everything it runs belongs to others by now. */
   readonly isAlive: boolean;
+  /** It was told to take nothing new. */
+  readonly isQuiet: boolean;
   /** Runs that were taken away from this worker. */
   readonly superseded: readonly RunKey[];
   /** Runs whose cancel was asked for. */
@@ -59,11 +61,12 @@ export interface Renewal {
 const renewSql = `
 WITH ${unsynced}, renewed AS (
   UPDATE workers SET lease_until = now() + $2 * interval '1 ms', renewed_at = now(), drain = $3, memory_bytes = $4
-  FROM unsynced WHERE id = $1 AND reaped_at IS NULL RETURNING id
+  FROM unsynced WHERE id = $1 AND reaped_at IS NULL RETURNING id, quiet_at
 ), mine AS (
   SELECT * FROM unnest($5::uuid[], $6::bigint[]) AS m(id, fence)
 )
-SELECT (SELECT count(*) FROM renewed) = 1 AS is_alive, now() AS at,
+SELECT (SELECT count(*) FROM renewed) = 1 AS is_alive,
+  EXISTS (SELECT 1 FROM renewed WHERE quiet_at IS NOT NULL) AS is_quiet, now() AS at,
   coalesce((SELECT json_agg(json_build_object('jobId', m.id, 'fence', m.fence)) FROM mine m
     LEFT JOIN jobs j ON j.id = m.id AND j.fence = m.fence AND j.state = 'active' AND j.worker_id = $1
     WHERE j.id IS NULL), '[]') AS superseded,
@@ -85,6 +88,7 @@ export async function renewLease(
 ): Promise<Renewal> {
   const { rows } = await db.query<{
     is_alive: boolean;
+    is_quiet: boolean;
     at: Date;
     superseded: RunKey[];
     cancelled: RunKey[];
@@ -105,6 +109,7 @@ export async function renewLease(
   if (row === undefined) throw new Error('The renewal of a lease answered no row.');
   return {
     isAlive: row.is_alive,
+    isQuiet: row.is_quiet,
     at: row.at,
     superseded: row.superseded,
     cancelled: row.cancelled,

@@ -9,6 +9,7 @@
  *                           └─due─ retrying ◀──┘ error, crash, snooze
  *
  *   any state that is not final ──cancel──▶ cancelled          failed ──retry──▶ queued
+ *   any state that is neither final nor active ──not started in time──▶ failed
  */
 export const jobStates = [
   'scheduled',
@@ -25,12 +26,12 @@ export type JobState = (typeof jobStates)[number];
 export type FinalJobState = 'succeeded' | 'failed' | 'cancelled';
 
 export const transitions: Readonly<Record<JobState, readonly JobState[]>> = {
-  scheduled: ['queued', 'cancelled'],
+  scheduled: ['queued', 'cancelled', 'failed'],
   blocked: ['queued', 'cancelled', 'failed'],
   // `scheduled`: a worker that does not know the task puts the job back for a newer one.
-  queued: ['active', 'scheduled', 'cancelled'],
+  queued: ['active', 'scheduled', 'cancelled', 'failed'],
   active: ['succeeded', 'failed', 'cancelled', 'retrying', 'queued'],
-  retrying: ['queued', 'cancelled'],
+  retrying: ['queued', 'cancelled', 'failed'],
   succeeded: [],
   // An explicit retry by an operator makes a new attempt.
   failed: ['queued'],

@@ -6,7 +6,7 @@
  * holds deliveries, we have a free slot and took nothing for 10 s, the BullMQ worker is rebuilt on new
  * connections; when two new ones have brought no delivery either, `onStuck` ends the process.
  */
-import { Worker } from 'bullmq';
+import { WaitingError, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { Delivery } from '../db/claim-jobs.ts';
 import type { Logger } from '../log.ts';
@@ -16,8 +16,9 @@ export interface Consumer {
   readonly queue: string;
   /** Deliveries being worked on. */
   busy(): number;
-  /** Takes no further deliveries. */
+  /** Takes no further deliveries; one that arrives all the same goes back to Redis, for another worker. */
   pause(): Promise<void>;
+  resume(): Promise<void>;
   /** Runs the watchdog once; called by a timer, and by tests. @returns true when the BullMQ worker was rebuilt. */
   watch(nowMs?: number): Promise<boolean>;
   close(): Promise<void>;
@@ -48,7 +49,7 @@ export function createConsumer(options: {
     const connection = options.connect();
     const worker = new Worker(
       queue,
-      async (job) => {
+      async (job, token) => {
         lastTakenMs = performance.now();
         rebuilds = 0;
         const delivery = parseDeliveryId(job.id);
@@ -58,6 +59,11 @@ export function createConsumer(options: {
         }
         busy += 1;
         try {
+          // BullMQ had asked for it before the pause.
+          if (isPaused) {
+            await job.moveToWait(token);
+            throw new WaitingError();
+          }
           await work(delivery);
         } finally {
           busy -= 1;
@@ -93,6 +99,11 @@ export function createConsumer(options: {
       isPaused = true;
       // true: do not wait for the running jobs; the caller has a deadline of its own.
       await current.worker.pause(true).catch(() => {});
+    },
+    async resume() {
+      isPaused = false;
+      lastTakenMs = performance.now();
+      await current.worker.resume();
     },
     async watch(nowMs = performance.now()) {
       if (isPaused || busy >= slots || nowMs - lastTakenMs < stuckAfterMs) return false;

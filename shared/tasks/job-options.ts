@@ -17,6 +17,14 @@ export const jobOptions = z
       .refine(isStorableInstant, 'must lie between the years 1 and 9999 (UTC)')
       .optional()
       .describe('Start at this time (ISO 8601); in the past means now. Not together with delayMs.'),
+    startWithinMs: z
+      .int()
+      .min(1)
+      .max(5 * yearMs)
+      .optional()
+      .describe(
+        'Worthless when it has not started so long after its time, in ms: no attempt begins later, and the job fails with the code `expired`.',
+      ),
     priority: z
       .int()
       .min(0)

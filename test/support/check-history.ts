@@ -71,6 +71,9 @@ const movesSql = [
   ...jobStates.flatMap((from) => transitions[from].map((to) => `('job.${from}', 'job.${to}')`)),
 ].join(', ');
 
+/** By hand: each makes one more end, which is another one's beginning. */
+const retries = eventsOf(`e.type = 'job.queued' AND e.data ? 'retry'`);
+
 /** Each selects the jobs (by id) for which the sentence is true. $1: the accepted ids. */
 const rowChecks: readonly { name: string; sql: string }[] = [
   {
@@ -85,7 +88,8 @@ const rowChecks: readonly { name: string; sql: string }[] = [
   {
     name: 'I3: a job that ended has not exactly one terminal event, or it is another one than its state',
     sql: `SELECT id, state FROM jobs j WHERE ${isFinal}
-      AND (${eventsOf(`e.type IN ('job.succeeded', 'job.failed', 'job.cancelled')`)} <> 1 OR ${eventsOf(`e.type = 'job.' || j.state`)} <> 1)`,
+      AND (${eventsOf(`e.type IN ('job.succeeded', 'job.failed', 'job.cancelled')`)} <> 1 + ${retries} OR ${eventsOf(`e.type = 'job.' || j.state`)} < 1
+        OR ${eventsOf(`e.type IN ('job.succeeded', 'job.cancelled')`)} > 1)`,
   },
   {
     name: 'I3: an attempt began or ended after the one that succeeded',
@@ -108,12 +112,12 @@ const rowChecks: readonly { name: string; sql: string }[] = [
   },
   {
     name: 'I9: attempts_used or crashes are not what the attempts say, or are over their limit',
-    sql: `SELECT id, attempts_used, crashes FROM jobs j WHERE attempts_used > attempts_max
-      OR attempts_used <> ${attemptsOf(`a.outcome IN ('succeeded', 'failed', 'crashed')`)} OR crashes <> ${attemptsOf(`a.outcome = 'crashed'`)}`,
+    // A retry by hand forgets what was counted before it.
+    sql: `SELECT id, attempts_used, crashes FROM jobs j WHERE attempts_used > attempts_max OR ${retries} = 0 AND (attempts_used <> ${attemptsOf(`a.outcome IN ('succeeded', 'failed', 'crashed')`)} OR crashes <> ${attemptsOf(`a.outcome = 'crashed'`)})`,
   },
   {
     name: 'I9: a job whose last attempt crashed failed with another code than "crashed"',
-    sql: `SELECT id, error FROM jobs j WHERE state = 'failed' AND error->>'code' <> 'crashed'
+    sql: `SELECT id, error FROM jobs j WHERE state = 'failed' AND error->>'code' NOT IN ('crashed', 'expired')
       AND 'crashed' = (SELECT outcome FROM attempts a WHERE a.job_id = j.id ORDER BY fence DESC LIMIT 1)`,
   },
   {

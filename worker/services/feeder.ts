@@ -3,10 +3,12 @@
  * once when the sentinel key is gone or changed, all deliveries that should exist are looked up and the missing
  * ones added again.
  */
+import { expireJobs } from '#shared/db/expire-jobs.ts';
 import { feedQueues, listDispatched } from '#shared/db/feed-queues.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import type { Deliveries } from '#shared/queue/deliveries.ts';
+import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { createLoop, type Loop } from './loop.ts';
 
 const idleMs = 500;
@@ -23,10 +25,12 @@ export function createFeeder(options: {
   db: Db;
   queues: readonly string[];
   deliveries: Deliveries;
+  signals: Pick<SignalPublisher, 'ended'>;
   log: Logger;
 }): Feeder {
-  const { db, queues, deliveries, log } = options;
+  const { db, queues, deliveries, signals, log } = options;
   let lastRepairMs = Number.NEGATIVE_INFINITY;
+  let lastExpireMs = Number.NEGATIVE_INFINITY;
   let takenSinceFeed = 0;
   let wakeAfterTaken = Number.POSITIVE_INFINITY;
 
@@ -35,6 +39,11 @@ export function createFeeder(options: {
     if (isForgotten || performance.now() - lastRepairMs > repairEveryMs) {
       // Redis being away must not keep due rows from becoming queued; it is repaired when it is back.
       await repair().catch((err: unknown) => log.debug({ err }, 'repair has to wait'));
+    }
+    // Not with every feed, which may be many a second; claims refuse what is late in any case.
+    if (performance.now() - lastExpireMs > idleMs / 2) {
+      lastExpireMs = performance.now();
+      signals.ended(await expireJobs(db, queues));
     }
     const fed = await feedQueues(db, queues);
     takenSinceFeed = 0;

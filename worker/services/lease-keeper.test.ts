@@ -60,6 +60,7 @@ async function setup(onDead: () => void = () => expect.fail('Nobody else is ther
     workerId,
     leaseMs,
     runs: createRuns(),
+    onQuiet: () => {},
     onDead,
     log: createLogger({ service: 'test', level: 'silent' }),
   });

@@ -30,6 +30,8 @@ export function createLeaseKeeper(options: {
   runs: Runs;
   /** The worker was declared dead; it must leave and be started again. */
   onDead: () => void;
+  /** An operator wants this worker to take nothing new, or to take jobs again. */
+  onQuiet: (isQuiet: boolean) => void;
   log: Logger;
 }): LeaseKeeper {
   const { db, workerId, leaseMs, runs, log } = options;
@@ -37,6 +39,7 @@ export function createLeaseKeeper(options: {
   let deadBefore: Date | undefined;
   let lastMs = performance.now();
   let isDead = false;
+  let isQuiet = false;
 
   async function runOnce(): Promise<number> {
     const startedMs = performance.now();
@@ -72,6 +75,10 @@ export function createLeaseKeeper(options: {
       log.error({ workerId }, 'declared dead by another worker: all runs stop');
       options.onDead();
       return;
+    }
+    if (renewal.isQuiet !== isQuiet) {
+      isQuiet = renewal.isQuiet;
+      options.onQuiet(isQuiet);
     }
     const unknown = renewal.unknown.filter((key) => runs.find(key.jobId)?.fence !== key.fence);
     if (unknown.length > 0) await handBackRuns(db, unknown);

@@ -1,0 +1,20 @@
+import type { JobRow } from '#shared/db/jobs.ts';
+
+/**
+ * The options by which a job like this one is made again: all but when it was to start, which is over.
+ * @param job its columns, and the options that were stored with it.
+ */
+export function optionsOf(
+  job: Pick<JobRow, 'options' | 'priority' | 'tags' | 'attempts_max' | 'retention_ms'>,
+): Record<string, unknown> {
+  const { backoff, timeoutMs, startWithinMs } = job.options;
+  return {
+    ...(backoff !== undefined && { backoff }),
+    ...(timeoutMs !== undefined && { timeoutMs }),
+    ...(startWithinMs !== undefined && { startWithinMs }),
+    priority: job.priority,
+    tags: job.tags,
+    attempts: job.attempts_max,
+    retentionMs: job.retention_ms,
+  };
+}

@@ -1,0 +1,53 @@
+import { retryJob as retry } from '#shared/db/retry-job.ts';
+import { AppError } from '#shared/errors.ts';
+import { getTask } from '../../accept-job.ts';
+import { defineRoute } from '../../http/define-route.ts';
+import { jobSchema, presentJob } from '../../present-job.ts';
+import { jobParams, loadJob } from './get-job.ts';
+
+export const retryJob = defineRoute({
+  method: 'post',
+  path: '/v1/jobs/:id/retry',
+  scope: 'submit',
+  tag: 'Jobs',
+  summary: 'Try a failed job again',
+  description:
+    'The same job is queued again, with all the attempts that it was given at first, and with its input as it is. Its story stays: new attempts are added to the old ones. Effects outside that are on record, such as an e-mail that may have been sent, are not repeated. To change the input, or to do everything anew, replay the job.',
+  params: jobParams,
+  responses: { 202: { description: 'Queued again.', schema: jobSchema } },
+  problems: ['not-found', 'job-not-failed', 'input-missing', 'input-expired', 'unknown-task', 'backlog-full'],
+  async handle({ deps, identity, params, res }) {
+    const job = await loadJob(deps, identity.tenantId, params.id);
+    deps.backlog.check();
+    const inputFiles =
+      job.purged_at === null
+        ? getTask(deps, job.task)
+            .findFiles(job.input)
+            .map((file) => file.id)
+        : [];
+    const answer = await retry(deps.db, { tenantId: identity.tenantId, id: job.id, inputFiles });
+    switch (answer.type) {
+      case 'missing':
+        throw new AppError('not-found', `There is no job ${params.id}.`);
+      case 'not-failed':
+        throw new AppError('job-not-failed', `The job is ${answer.state}. Replay makes a new job of any.`);
+      case 'purged':
+        throw inputExpired();
+      case 'file-missing':
+        throw new AppError(
+          'input-missing',
+          'A file of the input was deleted. Upload it again, and replay the job with an input that names the new file.',
+        );
+      case 'queued':
+        break;
+    }
+    res.status(202).json(presentJob(await loadJob(deps, identity.tenantId, job.id), [], []));
+  },
+});
+
+export function inputExpired(): AppError {
+  return new AppError(
+    'input-expired',
+    'The input of the job was deleted when its retention ended. Send it again as a new job.',
+  );
+}
