@@ -8,19 +8,50 @@ import { uuidTimeMs } from '#shared/ids.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { parseSearch } from '#shared/search-query.ts';
 import type { BulkTaskContext } from '#shared/tasks/task-context.ts';
+import { NotNowError } from '#shared/tasks/task-errors.ts';
+import type { BulkEffects, TaskRules } from '#shared/db/bulk-actions.ts';
+import type { Logger } from '#shared/log.ts';
+import type { Storage } from '#shared/storage/storage.ts';
 import { throughOutages } from './through-outages.ts';
+
+const backlogFullMs = 5_000;
 
 export type CreateBulkStep = (job: ClaimedJob, signal: AbortSignal) => BulkTaskContext['bulkStep'];
 
 /** One page at a time for all bulk actions of a worker: they are in no hurry, and searching is heavy. */
-export function createBulkSteps(options: { db: Db; signals: SignalPublisher }): CreateBulkStep {
-  const { db, signals } = options;
+export function createBulkSteps(options: {
+  db: Db;
+  storage: Storage;
+  signals: SignalPublisher;
+  rules: TaskRules;
+  /** While so many wait that no job is accepted, none is queued here. */
+  isBacklogFull: () => Promise<boolean>;
+  /** Jobs are queued: the feeder need not sleep. */
+  onQueued: () => void;
+  log: Logger;
+}): CreateBulkStep {
+  const { db, storage, signals, rules, isBacklogFull, onQueued, log } = options;
   let turn: Promise<unknown> = Promise.resolve();
 
   return (job, signal) => {
     const { tenantId, id: jobId, fence } = job;
     let at: BulkPosition | undefined;
     let oldestMs: number | undefined;
+
+    async function announce({
+      ended = [],
+      asked = [],
+      queued = 0,
+      fileIds = [],
+    }: BulkEffects): Promise<void> {
+      signals.ended(ended);
+      for (const id of asked) signals.cancel(id);
+      if (queued > 0) onQueued();
+      // The rows are gone, so nobody can reach the bytes any more; the sweep deletes them if this fails.
+      await Promise.all(fileIds.map((id) => storage.delete(id))).catch((err: unknown) =>
+        log.warn({ err }, 'bytes of deleted jobs are left to the sweep'),
+      );
+    }
 
     async function step(
       request: Parameters<BulkTaskContext['bulkStep']>[0],
@@ -30,12 +61,15 @@ export function createBulkSteps(options: { db: Db; signals: SignalPublisher }): 
       oldestMs ??= uuidTimeMs((await findOldestJob(db, tenantId)) ?? jobId);
       if (!at.isDone) {
         const { action: type, q, asOf, reason = null } = request;
-        const page = { tenantId, jobId, fence, action: { type, reason }, terms: parseSearch(q), asOf };
+        if ((type === 'retry' || type === 'replay') && (await isBacklogFull()))
+          throw new NotNowError('Too many jobs wait. It goes on when there are fewer.', {
+            delayMs: backlogFullMs,
+          });
+        const page = { tenantId, jobId, fence, action: { type, reason }, terms: parseSearch(q), asOf, rules };
         const stepped = await stepBulkRun(db, page, at);
         crashPoint('bulk.after-commit');
         at = stepped.at;
-        signals.ended(stepped.effects.ended);
-        for (const id of stepped.effects.asked) signals.cancel(id);
+        await announce(stepped.effects);
       }
       return { ...at, percent: percentOf(at, { fromMs: Date.parse(request.asOf), toMs: oldestMs }) };
     }

@@ -25,6 +25,7 @@ import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
 import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
+import { createBacklogGate } from './backlog-gate.ts';
 import { createBulkSteps } from './bulk-step.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
@@ -41,6 +42,7 @@ import { createJanitor } from './services/janitor.ts';
 import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
 import { createScheduler } from './services/scheduler.ts';
+import { createTaskRules } from './task-rules.ts';
 import { assignSlots } from './slots.ts';
 import { createHostPool } from './task-host/host-pool.ts';
 import { createWorkerScratch, openWayToScratch } from './task-host/scratch.ts';
@@ -157,12 +159,13 @@ const janitor = createJanitor({
   idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS,
   log,
 });
+const isBacklogFull = createBacklogGate({ db, backlogMax: config.WINDLASS_BACKLOG_MAX, log });
 const scheduler = createScheduler({
   db,
   definitionOf: (name) => tasks.get(name)?.definition,
   tasks: [...tasks.keys()],
   jobRetentionMs: config.WINDLASS_JOB_RETENTION_MS,
-  backlogMax: config.WINDLASS_BACKLOG_MAX,
+  isBacklogFull,
   onMade: () => feeder.wake(),
   log,
 });
@@ -193,7 +196,15 @@ const runJob = createRunJob({
     outputStore,
     dir: join(scratch.dir, 'inline'),
     settings: { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS },
-    createBulkStep: createBulkSteps({ db, signals }),
+    createBulkStep: createBulkSteps({
+      db,
+      storage,
+      signals,
+      rules: createTaskRules(tasks, { retentionMs: config.WINDLASS_JOB_RETENTION_MS }),
+      isBacklogFull,
+      onQueued: () => feeder.wake(),
+      log,
+    }),
   }),
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,

@@ -156,8 +156,15 @@ const insertStatements = {
   full: { name: 'accept-jobs-full', text: insertSql({ isPlain: false }) },
 };
 
-/** The statement itself, for one group; also inside a transaction that decides more than that. */
-export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promise<Acceptance[]> {
+/**
+ * The statement itself, for one group; also inside a transaction that decides more than that.
+ * @param dispatch `later` leaves all of them to the feeder: whoever makes them adds nothing to Redis.
+ */
+export async function insertJobs(
+  db: Queryable,
+  jobs: readonly NewJob[],
+  dispatch: 'now' | 'later' = 'now',
+): Promise<Acceptance[]> {
   const isPlain = jobs.every(
     (job) =>
       job.idempotency === null &&
@@ -176,7 +183,7 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
       plainArray(jobs.map((job) => job.priority)),
       plainArray(jobs.map((job) => job.delayMs)),
       textArray(jobs.map((job) => job.runAt)),
-      plainArray(placesOf(jobs)),
+      plainArray(dispatch === 'now' ? placesOf(jobs) : jobs.map(() => 'NULL' as const)),
       jsonArray(jobs.map((job) => job.input)),
       jsonArray(jobs.map((job) => job.options)),
       textArray(jobs.map((job) => textArray(job.tags))),

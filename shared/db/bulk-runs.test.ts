@@ -18,12 +18,19 @@ afterEach(async () => {
   await world.dispose();
 });
 
+/** A cancel asks for none. */
+const noRules: BulkRequest['rules'] = {
+  findFiles: () => undefined,
+  makeAgain: ({ id: jobId }) => ({ jobId, code: 'unknown-task', message: '' }),
+};
+
 /** A bulk cancel of all jobs of the tenant, whose job is being run. */
 async function startBulk(terms: BulkRequest['terms'] = []): Promise<BulkRequest> {
   const asOf = await readClock(db);
   const jobId = await insertJob(db, { state: 'active', queue: 'bulk', startedAt: new Date() });
   await db.query('UPDATE jobs SET created_at = clock_timestamp() WHERE id = $1', [jobId]);
-  return { tenantId: 'default', jobId, fence: 0, action: { type: 'cancel', reason: 'why' }, terms, asOf };
+  const action = { type: 'cancel', reason: 'why' } as const;
+  return { tenantId: 'default', jobId, fence: 0, action, terms, asOf, rules: noRules };
 }
 
 async function insertMany(count: number, tenantId = 'default'): Promise<void> {
@@ -48,7 +55,9 @@ test('pages are done one after the other, by any number of runs, each once', asy
   const start = await openBulkRun(db, request.tenantId, request.jobId);
   const looks = await Promise.all([1, 2, 3].map(() => stepBulkRun(db, request, start)));
   // One did the page; the others were told where it is now.
-  expect(looks.map(({ effects }) => effects.ended.length).toSorted((a, b) => a - b)).toEqual([0, 0, 200]);
+  expect(looks.map(({ effects }) => effects.ended?.length ?? 0).toSorted((a, b) => a - b)).toEqual([
+    0, 0, 200,
+  ]);
   for (const { at } of looks) expect(at).toEqual(looks[0]?.at);
   let at = await openBulkRun(db, request.tenantId, request.jobId);
   expect(at).toEqual(looks[0]?.at);
@@ -56,7 +65,7 @@ test('pages are done one after the other, by any number of runs, each once', asy
   expect(at).toMatchObject({ matched: 450, done: 450, skipped: 0, errors: [] });
   expect(await countEvents()).toBe(450);
   // Once more changes nothing.
-  expect((await stepBulkRun(db, request, at)).effects).toEqual({ ended: [], asked: [] });
+  expect((await stepBulkRun(db, request, at)).effects).toEqual({});
   const { rows } = await db.query(
     `SELECT count(*) AS count FROM jobs WHERE tenant_id = 'other' AND state = 'queued'`,
   );
@@ -86,7 +95,7 @@ test('ages are meant as of the time at which it was asked for, and what is made 
   const asOf = new Date(Date.now() - 3_600_000).toISOString();
   const earlier = { ...request, asOf };
   const start = await openBulkRun(db, request.tenantId, request.jobId);
-  expect((await stepBulkRun(db, earlier, start)).effects.ended).toEqual([]);
+  expect((await stepBulkRun(db, earlier, start)).at).toMatchObject({ isDone: true, matched: 0 });
   const later = await startBulk(request.terms);
   expect(
     (await stepBulkRun(db, later, await openBulkRun(db, later.tenantId, later.jobId))).effects.ended,

@@ -7,15 +7,20 @@
  * oldest: it ends, however many are made meanwhile.
  */
 import { crashPoint } from '../crash-point.ts';
+import { assertNever } from '../errors.ts';
+import type { BulkEffects, JobProblem, PageOutcome, TaskRules } from './bulk-actions.ts';
 import { cancelJobs } from './cancel-jobs.ts';
+import { deleteJobs } from './delete-jobs.ts';
 import { lockFeedingSql } from './feed-queues.ts';
 import { inTransaction, isTransactionRetryable, type Db, type Queryable } from './pool.ts';
+import { replayJobs } from './replay-jobs.ts';
+import { retryJobs } from './retry-jobs.ts';
 import { newestId, searchJobIds, type JobTerm } from './search-jobs.ts';
 import type { RunKey } from './workers.ts';
 
 export interface BulkAction {
-  readonly type: 'cancel';
-  /** Kept with each job. */
+  readonly type: 'cancel' | 'retry' | 'delete' | 'replay';
+  /** Kept with each job that is cancelled. */
   readonly reason: string | null;
 }
 
@@ -25,11 +30,7 @@ export interface BulkRequest extends RunKey {
   readonly terms: readonly JobTerm[];
   /** ISO 8601: jobs made later are left alone, and ages are meant as of then. */
   readonly asOf: string;
-}
-
-export interface BulkError {
-  readonly jobId: string;
-  readonly message: string;
+  readonly rules: TaskRules;
 }
 
 /** How far it is. */
@@ -41,13 +42,9 @@ export interface BulkPosition {
   readonly done: number;
   /** What the action cannot be done to, such as cancelling a job that has ended. */
   readonly skipped: number;
-  readonly errors: readonly BulkError[];
-}
-
-/** What others should be told of, once it is committed. */
-export interface BulkEffects {
-  readonly ended: readonly string[];
-  readonly asked: readonly string[];
+  /** What it should have been done to, and could not; `errors` holds the first of them. */
+  readonly failed: number;
+  readonly errors: readonly JobProblem[];
 }
 
 /** The run lost its job; whoever owns it goes on. */
@@ -55,7 +52,8 @@ export class BulkSupersededError extends Error {
   override name = 'BulkSupersededError';
 }
 
-const pageSize = 200;
+/** A page of retries and replays brings the inputs of its jobs into memory, and they may be large. */
+const pageSizes = { cancel: 200, delete: 200, retry: 50, replay: 50 } as const;
 const searchMs = 1_000;
 const triesMax = 3;
 
@@ -82,7 +80,7 @@ export async function stepBulkRun(
   const page = await searchJobIds(db, tenantId, {
     terms,
     asOf,
-    limit: pageSize,
+    limit: pageSizes[request.action.type],
     budgetMs: searchMs,
     before: from.position ?? newestId,
   });
@@ -103,8 +101,7 @@ async function doPage(
 ): Promise<{ at: BulkPosition; effects: BulkEffects }> {
   const { tenantId, jobId } = request;
   const current = await lock(client, request);
-  if (current.position !== from.position || current.isDone)
-    return { at: current, effects: { ended: [], asked: [] } };
+  if (current.position !== from.position || current.isDone) return { at: current, effects: {} };
   const { done, errors, ...effects } = await act(client, request, page.ids);
   const at: BulkPosition = {
     position: page.next ?? from.position,
@@ -112,6 +109,7 @@ async function doPage(
     matched: from.matched + page.ids.length,
     done: from.done + done,
     skipped: from.skipped + page.ids.length - done - errors.length,
+    failed: from.failed + errors.length,
     errors: [...from.errors, ...errors].slice(0, bulkErrorsMax),
   };
   // Last, because its row is younger than those of the page: until the commit nobody can end the run and say so.
@@ -121,9 +119,19 @@ async function doPage(
   );
   if (rowCount === 0) throw superseded();
   await client.query(
-    `UPDATE bulk_runs SET position = $3, is_done = $4, matched = $5, done = $6, skipped = $7, errors = $8
+    `UPDATE bulk_runs SET position = $3, is_done = $4, matched = $5, done = $6, skipped = $7, failed = $8, errors = $9
      WHERE tenant_id = $1 AND job_id = $2`,
-    [tenantId, jobId, at.position, at.isDone, at.matched, at.done, at.skipped, JSON.stringify(at.errors)],
+    [
+      tenantId,
+      jobId,
+      at.position,
+      at.isDone,
+      at.matched,
+      at.done,
+      at.skipped,
+      at.failed,
+      JSON.stringify(at.errors),
+    ],
   );
   crashPoint('bulk.before-commit');
   return { at, effects };
@@ -131,23 +139,26 @@ async function doPage(
 
 export const bulkErrorsMax = 100;
 
-interface Outcome extends BulkEffects {
-  readonly done: number;
-  readonly errors: readonly BulkError[];
-}
-
 async function act(
   client: Queryable,
-  { tenantId, action }: BulkRequest,
+  { tenantId, action, rules }: BulkRequest,
   ids: readonly string[],
-): Promise<Outcome> {
-  if (ids.length === 0) return { done: 0, errors: [], ended: [], asked: [] };
-  await keepFeedersAway(client, tenantId, ids);
+): Promise<PageOutcome> {
+  if (ids.length === 0) return { done: 0, errors: [] };
   switch (action.type) {
     case 'cancel': {
+      await keepFeedersAway(client, tenantId, ids);
       const { ended, asked } = await cancelJobs(client, tenantId, ids, action.reason);
       return { done: ended.length + asked.length, errors: [], ended, asked };
     }
+    case 'retry':
+      return retryJobs(client, tenantId, ids, rules.findFiles);
+    case 'delete':
+      return deleteJobs(client, tenantId, ids);
+    case 'replay':
+      return replayJobs(client, tenantId, ids, rules.makeAgain);
+    default:
+      return assertNever(action.type);
   }
 }
 
@@ -166,12 +177,13 @@ interface Row {
   matched: number;
   done: number;
   skipped: number;
-  errors: BulkError[];
+  failed: number;
+  errors: JobProblem[];
 }
 
 async function read(db: Queryable, tenantId: string, jobId: string): Promise<BulkPosition> {
   const { rows } = await db.query<Row>(
-    'SELECT position, is_done, matched, done, skipped, errors FROM bulk_runs WHERE tenant_id = $1 AND job_id = $2',
+    'SELECT position, is_done, matched, done, skipped, failed, errors FROM bulk_runs WHERE tenant_id = $1 AND job_id = $2',
     [tenantId, jobId],
   );
   return toPosition(rows[0]);
@@ -180,7 +192,7 @@ async function read(db: Queryable, tenantId: string, jobId: string): Promise<Bul
 /** The row of the action, for this run alone until the transaction ends, if the job is still this run's. */
 async function lock(client: Queryable, { tenantId, jobId, fence }: BulkRequest): Promise<BulkPosition> {
   const { rows } = await client.query<Row>(
-    `SELECT r.position, r.is_done, r.matched, r.done, r.skipped, r.errors FROM bulk_runs r
+    `SELECT r.position, r.is_done, r.matched, r.done, r.skipped, r.failed, r.errors FROM bulk_runs r
      WHERE r.tenant_id = $1 AND r.job_id = $2 AND EXISTS (
        SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.id = $2 AND j.fence = $3 AND j.state = 'active')
      FOR UPDATE OF r`,

@@ -2,9 +2,13 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { uuidAfter, uuidv7WithRoom } from '#shared/ids.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
-import { acceptBatch, findBatch, pruneBatches } from './batches.ts';
+import { acceptBatch, countBatch, findBatch, pruneBatches } from './batches.ts';
 import { completeBatches, completeNextBatches } from './complete-batches.ts';
+import { deleteJob } from './delete-job.ts';
+import { drainQueue } from './drain-queue.ts';
+import { expireJobs } from './expire-jobs.ts';
 import { cancelJob } from './jobs.ts';
+import { retryJob } from './retry-job.ts';
 import { createDb, type Db } from './pool.ts';
 
 let world: World;
@@ -25,11 +29,24 @@ interface Made {
   readonly after: string;
 }
 
-async function makeBatch(options: { size?: number; fillsBatch?: boolean } = {}): Promise<Made> {
+async function makeBatch(
+  options: { size?: number; fillsBatch?: boolean; startWithinMs?: number; onCompleteWithinMs?: number } = {},
+): Promise<Made> {
   const id = uuidv7WithRoom();
   const { size = 3, fillsBatch = false } = options;
-  const jobs = Array.from({ length: size }, (_, n) => newJob({ id: uuidAfter(id, n + 1), batchId: id }));
-  const job = newJob({ id: uuidAfter(id, size + 1), priority: 2, input: { b: 1, a: 2 } });
+  const jobs = Array.from({ length: size }, (_, n) =>
+    newJob({
+      id: uuidAfter(id, n + 1),
+      batchId: id,
+      options: options.startWithinMs === undefined ? {} : { startWithinMs: options.startWithinMs },
+    }),
+  );
+  const job = newJob({
+    id: uuidAfter(id, size + 1),
+    priority: 2,
+    input: { b: 1, a: 2 },
+    options: options.onCompleteWithinMs === undefined ? {} : { startWithinMs: options.onCompleteWithinMs },
+  });
   const acceptance = await acceptBatch(db, {
     id,
     tenantId: 'default',
@@ -92,6 +109,115 @@ test('input.batch says how the jobs ended', async () => {
     b: 1,
     batch: { id, total: 6, succeeded: 3, failed: 2, cancelled: 1 },
   });
+});
+
+const retry = (id: string) => retryJob(db, { tenantId: 'default', id, inputFiles: [] });
+
+test('a job that is retried before the batch is complete holds up what waits, and counts by how it ends then', async () => {
+  const { id, jobs, after } = await makeBatch({ size: 2, fillsBatch: true });
+  const [first = '', second = ''] = jobs;
+  await end([first], 'failed');
+  expect(await retry(first)).toEqual({ type: 'queued' });
+  await end([second]);
+  expect((await completeBatches(db, [id])).started).toEqual([]);
+  await end([first]);
+  expect((await completeBatches(db, [id])).started).toEqual([after]);
+  expect(JSON.parse(String((await read(after))?.['input']))).toMatchObject({
+    batch: { total: 2, succeeded: 2, failed: 0, cancelled: 0 },
+  });
+});
+
+test('a job that is retried after that starts nothing again, and the counts show the present', async () => {
+  const { id, jobs, after } = await makeBatch({ size: 2, fillsBatch: true });
+  const [first = ''] = jobs;
+  await end(jobs, 'failed');
+  expect((await completeBatches(db, [id])).started).toEqual([after]);
+  const told = await read(after);
+  expect(await retry(first)).toEqual({ type: 'queued' });
+  expect(await countBatch(db, 'default', id)).toEqual(
+    expect.arrayContaining([
+      { state: 'failed', count: 1 },
+      { state: 'queued', count: 1 },
+    ]),
+  );
+  await end([first]);
+  expect((await completeBatches(db, [id])).started).toEqual([]);
+  expect(await read(after)).toEqual(told);
+  expect(await countBatch(db, 'default', id)).toEqual(
+    expect.arrayContaining([
+      { state: 'failed', count: 1 },
+      { state: 'succeeded', count: 1 },
+    ]),
+  );
+});
+
+test('of a retry and the end of the batch at the same moment, one is first: the job starts once, after what it saw', async () => {
+  for (let round = 0; round < 10; round += 1) {
+    const { id, jobs, after } = await makeBatch({ size: 1 });
+    await end(jobs, 'failed');
+    const [, look] = await Promise.all([retry(jobs[0] ?? ''), completeBatches(db, [id])]);
+    await end(jobs);
+    const later = await completeBatches(db, [id]);
+    expect([...look.started, ...later.started]).toEqual([after]);
+  }
+});
+
+test('a batch is complete when its jobs were deleted, drained, or have expired', async () => {
+  const { id, jobs, after } = await makeBatch({ size: 3, fillsBatch: true, startWithinMs: 60_000 });
+  const [deleted = '', expired = '', drained = ''] = jobs;
+  await end([deleted]);
+  expect(await deleteJob(db, 'default', deleted)).toMatchObject({ type: 'deleted' });
+  await db.query(`UPDATE jobs SET start_before = now() WHERE id = $1`, [expired]);
+  expect(await expireJobs(db, ['q'])).toEqual([expired]);
+  expect((await completeBatches(db, [id])).started).toEqual([]);
+  // A queue of its own, so that what waits for the batch is not drained.
+  await db.query(`UPDATE jobs SET queue = 'own' WHERE id = $1`, [drained]);
+  await drainQueue(db, {
+    queue: 'own',
+    tenantId: 'default',
+    reason: null,
+    budgetMs: 60_000,
+    onCancelled: () => {},
+  });
+  expect((await completeBatches(db, [id])).started).toEqual([after]);
+  expect(JSON.parse(String((await read(after))?.['input']))).toMatchObject({
+    batch: { total: 3, succeeded: 0, failed: 1, cancelled: 1 },
+  });
+});
+
+test('what waits for a batch and is drained does not start, and the batch is done with', async () => {
+  const { id, jobs, after } = await makeBatch({ size: 1 });
+  await drainQueue(db, {
+    queue: 'q',
+    tenantId: 'default',
+    reason: null,
+    budgetMs: 60_000,
+    onCancelled: () => {},
+  });
+  expect(await read(after)).toMatchObject({ state: 'cancelled' });
+  expect((await completeBatches(db, [id])).started).toEqual([]);
+  expect(jobs).toHaveLength(1);
+  expect((await completeNextBatches(db, '00000000-0000-0000-0000-000000000000', 10)).lookedAt).toEqual([]);
+});
+
+test('startWithinMs of a job that waits for a batch counts from when it is let go', async () => {
+  const { id, jobs, after } = await makeBatch({ size: 1, onCompleteWithinMs: 60_000 });
+  const startBefore = async () =>
+    (
+      await db.query(
+        `SELECT state, start_before IS NULL AS is_open, start_before - run_at = interval '60 s' AS is_set FROM jobs WHERE id = $1`,
+        [after],
+      )
+    ).rows[0];
+  // However long the batch takes.
+  await db.query(`UPDATE jobs SET created_at = created_at - interval '1 h'`);
+  expect(await expireJobs(db, ['q'])).toEqual([]);
+  expect(await startBefore()).toEqual({ state: 'blocked', is_open: true, is_set: null });
+  await end(jobs);
+  await completeBatches(db, [id]);
+  expect(await startBefore()).toEqual({ state: 'queued', is_open: false, is_set: true });
+  await db.query(`UPDATE jobs SET start_before = now() WHERE id = $1`, [after]);
+  expect(await expireJobs(db, ['q'])).toEqual([after]);
 });
 
 test('a waiting job that was cancelled does not start, and its batch is done with', async () => {

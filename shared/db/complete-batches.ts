@@ -26,6 +26,7 @@ WITH candidate AS MATERIALIZED (
   UPDATE batches b SET completed_at = now() FROM ready r WHERE b.id = r.id
 ), started AS (
   UPDATE jobs j SET state = 'queued', run_at = now(), rank_at = now() - j.priority * interval '60 s',
+    start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms',
     input = CASE WHEN r.on_complete_fills THEN (j.input::jsonb || jsonb_build_object('batch', (
       SELECT jsonb_build_object('id', r.id, 'total', r.size,
         'succeeded', count(*) FILTER (WHERE b.state = 'succeeded'),

@@ -7,7 +7,7 @@ export type DeleteAnswer =
   | { readonly type: 'deleted'; readonly fileIds: readonly string[] }
   | { readonly type: 'missing' }
   | { readonly type: 'not-final'; readonly state: JobState }
-  /** Another job, not yet final, takes one of its files as input. */
+  /** A schedule, or another job, not yet final, takes one of its files as input. */
   | { readonly type: 'file-in-use' };
 
 export async function deleteJob(db: Db, tenantId: string, id: string): Promise<DeleteAnswer> {
@@ -20,7 +20,7 @@ export async function deleteJob(db: Db, tenantId: string, id: string): Promise<D
       const state = rows[0]?.state;
       if (state === undefined) return { type: 'missing' };
       if (!isFinal(state)) return { type: 'not-final', state };
-      // The foreign key of job_inputs says whether one is needed, whatever happens at the same moment.
+      // The foreign keys of job_inputs and schedule_files say whether one is needed, whatever happens at the same moment.
       const files = await client.query<{ id: string }>(
         'DELETE FROM files WHERE tenant_id = $1 AND job_id = $2 RETURNING id',
         [tenantId, id],
@@ -37,5 +37,6 @@ export async function deleteJob(db: Db, tenantId: string, id: string): Promise<D
 }
 
 function isFileInUse(err: unknown): boolean {
-  return sqlState(err) === '23503' && err instanceof Error && 'table' in err && err.table === 'job_inputs';
+  if (sqlState(err) !== '23503' || !(err instanceof Error) || !('table' in err)) return false;
+  return err.table === 'job_inputs' || err.table === 'schedule_files';
 }

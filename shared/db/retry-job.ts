@@ -16,16 +16,19 @@ export type RetryAnswer =
   /** A file of its input was deleted. */
   | { readonly type: 'file-missing' };
 
+/** What becomes of the row `j` of a failed job. */
+export const resetSql = `state = 'queued', fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
+    run_at = now(), rank_at = now() - j.priority * interval '60 s', started_at = NULL, finished_at = NULL, expires_at = NULL,
+    cancel_requested_at = NULL, cancel_reason = NULL,
+    start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms'`;
+
 // The row is locked first, so a delete, a purge or another retry at the same moment is seen. The files are held again: the
 // foreign key refuses when one is gone.
 const retrySql = `
 WITH target AS (
   SELECT id, tenant_id, state, purged_at FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
 ), retried AS (
-  UPDATE jobs j SET state = 'queued', fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
-    run_at = now(), rank_at = now() - j.priority * interval '60 s', started_at = NULL, finished_at = NULL, expires_at = NULL,
-    cancel_requested_at = NULL, cancel_reason = NULL,
-    start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms'
+  UPDATE jobs j SET ${resetSql}
   FROM target t WHERE j.id = t.id AND t.state = 'failed' AND t.purged_at IS NULL AND j.state = 'failed'
   RETURNING j.id, j.tenant_id
 ), reference AS (

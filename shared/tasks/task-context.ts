@@ -74,7 +74,7 @@ export interface BulkTaskContext extends InlineTaskContext {
    * a later run goes on there.
    */
   bulkStep(request: {
-    readonly action: 'cancel';
+    readonly action: 'cancel' | 'retry' | 'delete' | 'replay';
     readonly q: string;
     /** Only jobs made until then (ISO 8601). */
     readonly asOf: string;
@@ -89,7 +89,9 @@ export interface BulkProgress {
   readonly matched: number;
   readonly done: number;
   readonly skipped: number;
-  readonly errors: readonly { readonly jobId: string; readonly message: string }[];
+  readonly failed: number;
+  /** The first of those that failed. */
+  readonly errors: readonly { readonly jobId: string; readonly code: string; readonly message: string }[];
 }
 
 /** Handlers of inline tasks read files through the same `file(id).path`. */

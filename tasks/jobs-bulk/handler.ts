@@ -5,11 +5,11 @@ import type { task } from './task.ts';
 export default (async (input, ctx) => {
   for (;;) {
     ctx.signal.throwIfAborted();
-    const { isDone, percent, matched, done, skipped, errors } = await ctx.bulkStep({
+    const { isDone, percent, matched, done, skipped, failed, errors } = await ctx.bulkStep({
       ...input,
       reason: input.reason,
     });
-    ctx.progress(percent, `${matched} found, ${done} done, ${skipped} skipped, ${errors.length} failed`);
-    if (isDone) return { matched, done, skipped, errors: [...errors] };
+    ctx.progress(percent, `${matched} found, ${done} done, ${skipped} skipped, ${failed} failed`);
+    if (isDone) return { matched, done, skipped, failed, errors: [...errors] };
   }
 }) satisfies HandlerOf<typeof task, BulkTaskContext>;

@@ -3,7 +3,7 @@ import { defineTask, z } from '#shared/tasks/define-task.ts';
 const count = z.int().min(0);
 const dayMs = 86_400_000;
 
-export const bulkActions = ['cancel'] as const;
+export const bulkActions = ['cancel', 'retry', 'delete', 'replay'] as const;
 
 export const task = defineTask({
   name: 'jobs.bulk',
@@ -22,7 +22,8 @@ export const task = defineTask({
     matched: count,
     done: count,
     skipped: count,
-    errors: z.array(z.object({ jobId: z.uuid(), message: z.string() })),
+    failed: count,
+    errors: z.array(z.object({ jobId: z.uuid(), code: z.string(), message: z.string() })),
   }),
   example: { action: 'cancel', q: 'state:queued tag:import-7', asOf: '2026-01-31T12:00:00Z' },
   // Each run goes on where the last one was.

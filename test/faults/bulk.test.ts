@@ -93,6 +93,82 @@ test.concurrent.each([
     }),
 );
 
+async function countReplays({ db }: System): Promise<unknown> {
+  const { rows } = await db.query(
+    `SELECT count(*) AS made, count(DISTINCT options->>'replayOf') AS of FROM jobs WHERE options ? 'replayOf'`,
+  );
+  return rows[0];
+}
+
+test.concurrent.each([
+  { point: 'bulk.before-commit', perDeath: 0 },
+  { point: 'bulk.after-commit', perDeath: 50 },
+] as const)(
+  'F43: killed at $point, a bulk replay makes one new job of each, and each of them runs',
+  ({ point, perDeath }) =>
+    withSystem({}, async (system) => {
+      const ids = await submitMany(system, 130, later('go'));
+      for (const id of ids) await system.client.post(`/v1/jobs/${id}/cancel`);
+      const id = await bulk(system, { action: 'replay', q: 'tag:go' });
+      for (let n = 1; n <= 2; n += 1) {
+        const dying = await system.startWorker({ CRASH_AT: point, WINDLASS_QUEUES: 'bulk:1' });
+        await dying.exited;
+        expect(await countReplays(system)).toEqual({ made: n * perDeath, of: n * perDeath });
+      }
+      await system.startWorker();
+      expect(await system.finished([id])).toMatchObject([
+        { state: 'succeeded', result: { matched: 130, done: 130, skipped: 0, failed: 0, errors: [] } },
+      ]);
+      expect(await countReplays(system)).toEqual({ made: 130, of: 130 });
+      const { rows } = await system.db.query<{ id: string }>(
+        `SELECT id FROM jobs WHERE options ? 'replayOf'`,
+      );
+      const replays = await system.finished(rows.map((row) => row.id));
+      expect(replays.every((job) => job.state === 'succeeded' && job.attempts.length === 1)).toBe(true);
+    }),
+);
+
+test.concurrent('a bulk retry runs again what has failed, and a bulk delete removes what has ended, with its files', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker();
+    const { client } = system;
+    const upload = await client.request('POST', '/v1/files', {
+      body: 'x',
+      headers: { 'content-type': 'text/plain' },
+    });
+    const { id: file } = (await upload.json()) as { id: string };
+    const fail = { task: 'test.fail', input: { how: 'error' }, options: { attempts: 1, tags: ['go'] } };
+    const failing = await submitMany(system, 3, fail);
+    const copying = await system.submit('test.files', { file }, { tags: ['go'] });
+    const [copied] = await system.finished([copying, ...failing]);
+    const output = (copied?.result as { files: [string] } | undefined)?.files[0];
+
+    const retry = await bulk(system, { action: 'retry', q: 'tag:go' });
+    expect(await system.finished([retry])).toMatchObject([
+      { result: { matched: 4, done: 3, skipped: 1, failed: 0 } },
+    ]);
+    await waitFor(
+      async () => {
+        const jobs = await system.finished(failing);
+        return jobs.every((job) => job.attempts.length === 2) ? true : undefined;
+      },
+      { what: 'the second runs to end' },
+    );
+
+    const waiting = await system.submit('test.noop', {}, { delayMs: 3_600_000, tags: ['go'] });
+    const remove = await bulk(system, { action: 'delete', q: 'tag:go' });
+    expect(await system.finished([remove])).toMatchObject([
+      { result: { matched: 5, done: 4, skipped: 1, failed: 0 } },
+    ]);
+    for (const id of [copying, ...failing]) {
+      expect((await client.get(`/v1/jobs/${id}`)).status).toBe(404);
+      system.accepted.splice(system.accepted.indexOf(id), 1);
+    }
+    expect((await client.get(`/v1/files/${output}`)).status).toBe(404);
+    expect((await client.get(`/v1/files/${file}`)).status).toBe(200);
+    await client.post(`/v1/jobs/${waiting}/cancel`);
+  }));
+
 test.concurrent('a bulk action can be cancelled, and what it has done stays done', () =>
   withSystem({}, async (system) => {
     const ids = await submitMany(system, 3_000, later('go'));

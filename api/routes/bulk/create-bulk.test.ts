@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { bulkActions } from '#tasks/jobs-bulk/task.ts';
 import { createTestApi, type TestApi, type TestClient } from '#test/support/api.ts';
 import { insertJob } from '#test/support/insert-job.ts';
 
@@ -36,7 +37,26 @@ describe('200: a dry run', () => {
   });
 });
 
+describe('200: a dry run of each action', () => {
+  test.each(bulkActions)('%s: says which jobs are found, and changes nothing', async (action) => {
+    const tag = `dry-${action}`;
+    for (const state of ['queued', 'succeeded', 'failed'] as const)
+      await insertJob(api.db, { state, tags: [tag] });
+    await insertJob(api.db, { state: 'failed', tags: [tag], tenantId: 'other' });
+    const before = await snapshot();
+    const response = await send({ action, q: `tag:${tag}`, dryRun: true });
+    expect(await response.json()).toMatchObject({ action, matched: 3, isExact: true });
+    expect(await snapshot()).toEqual(before);
+  });
+});
+
 describe('202', () => {
+  test.each(bulkActions)('%s: is accepted', async (action) => {
+    const response = await send({ action, q: 'tag:none' });
+    expect(response.status).toBe(202);
+    expect(await response.json()).toMatchObject({ task: 'jobs.bulk', input: { action } });
+  });
+
   test('answers with the job that does it, as of the clock of the database', async () => {
     const response = await send({ action: 'cancel', q: 'state:queued', reason: 'why' });
     expect(response.status).toBe(202);
@@ -79,6 +99,7 @@ describe('422', () => {
     [{ action: 'cancel', q: '' }, '/q'],
     [{ action: 'cancel', q: '   ' }, '/q'],
     [{ action: 'cancel', q: 'tag:a', reason: 'a\0' }, '/reason'],
+    [{ action: 'retry', q: 'tag:a', reason: 'why' }, '/reason'],
     [{ action: 'cancel', q: 'tag:a', dry: true }, '/dry'],
   ])('%j points at %s', async (body, pointer) => {
     const response = await send(body);

@@ -25,7 +25,16 @@ const bulkBody = z
       .max(searchLengthMax)
       .describe('Which jobs: a search as in GET /v1/jobs. `task:*` stands for all.'),
     dryRun: z.boolean().default(false).describe('Only say which jobs are found.'),
-    reason: z.string().max(1_000).refine(isStorable).optional().describe('Kept with each cancelled job.'),
+    reason: z
+      .string()
+      .max(1_000)
+      .refine(isStorable)
+      .optional()
+      .describe('Only of a cancel; kept with each job.'),
+  })
+  .refine((body) => body.reason === undefined || body.action === 'cancel', {
+    message: 'Only a cancel takes a reason.',
+    path: ['reason'],
   })
   .meta({ examples: [{ action: 'cancel', q: 'state:queued tag:import-7', dryRun: true }] });
 
@@ -50,7 +59,7 @@ export const createBulk = defineRoute({
   tag: 'Jobs',
   summary: 'Do something to all jobs that a search finds',
   description:
-    'A job that does it, with progress; its result is `{matched, done, skipped, errors}`. The jobs are those that there are when it is accepted. It can be cancelled like any job; what it has done stays done.',
+    'A job that does it, with progress; its result is `{matched, done, skipped, failed, errors}`. The jobs are those that there are when it is accepted. It can be cancelled like any job; what it has done stays done.',
   headers: {
     'Idempotency-Key': 'Optional. The same key with the same content within 24 h gives the same job.',
     traceparent: 'Optional. W3C trace context, stored with the job.',

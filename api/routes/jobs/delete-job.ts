@@ -30,7 +30,7 @@ export const deleteJob = defineRoute({
       case 'file-in-use':
         throw new AppError(
           'file-in-use',
-          'A job that has not ended takes a file of this one as its input. Cancel that job, or wait for its end.',
+          'A schedule, or a job that has not ended, takes a file of this one as its input. Delete that schedule, cancel that job, or wait for its end.',
         );
       case 'deleted':
         break;

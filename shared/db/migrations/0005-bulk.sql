@@ -9,7 +9,8 @@ CREATE TABLE bulk_runs (
   matched   bigint NOT NULL DEFAULT 0,
   done      bigint NOT NULL DEFAULT 0,
   skipped   bigint NOT NULL DEFAULT 0,
-  -- The first of them: [{jobId, message}].
+  failed    bigint NOT NULL DEFAULT 0,
+  -- The first of them: [{jobId, code, message}].
   errors    jsonb NOT NULL DEFAULT '[]',
   FOREIGN KEY (tenant_id, job_id) REFERENCES jobs (tenant_id, id) ON DELETE CASCADE
 );
