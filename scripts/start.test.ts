@@ -49,7 +49,7 @@ test('the printed command works when pasted, the key is shown once and never log
   const processes = processTree(first.child);
   first.child.kill('SIGINT');
   expect(await first.end()).toBe(0);
-  expect(processes.filter(isRunning)).toEqual([]);
+  await waitUntilGone(processes);
 
   const second = start(['--port', String(port), '--workers', '1']);
   await second.ready();

@@ -41,6 +41,16 @@ test('a job runs in a child process that has nothing of the environment of the w
   expect(job.result.env.filter((name: string) => /URL|KEY|REDIS|SMTP|DATABASE/.test(name))).toEqual([]);
 });
 
+test('at the soft time limit a handler may end well, and one that does not care goes on', async () => {
+  const softTimeoutMs = 300;
+  const [ends, goesOn] = await Promise.all([
+    client.submit('test.sleep', { ms: 600_000, endsSoftly: true }, { softTimeoutMs }),
+    client.submit('test.sleep', { ms: 2 * softTimeoutMs }, { softTimeoutMs }),
+  ]);
+  for (const id of [ends, goesOn])
+    expect(await client.finished(id)).toMatchObject({ state: 'succeeded', result: { attempt: 1 } });
+});
+
 test('files sent with the job, parts in any order, come out as files', async () => {
   const form = new FormData();
   form.append('file', new Blob(['hello'], { type: 'text/plain' }), 'a.txt');

@@ -43,7 +43,7 @@ export function createExecuteInHost(options: {
           files,
           runDir: runDir.dir,
         },
-        { signal: run.signal, onProgress: reports.progress, onLog: reports.log },
+        { signal: run.signal, softSignal: run.softSignal, onProgress: reports.progress, onLog: reports.log },
       );
       // It may run the tenant's next job while the files of this one are stored.
       pool.release(host, cleared.promise);

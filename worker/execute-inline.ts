@@ -66,6 +66,7 @@ export function createExecuteInline(options: {
       },
       {
         signal: run.signal,
+        softSignal: run.softSignal,
         progress: reports.progress,
         log: reports.log,
         scratchDir: () => need(join(runDir, 'tmp')),

@@ -76,7 +76,13 @@ export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<
     const task = deps.tasks.get(job.task);
     // The claim names the tasks that this worker knows.
     if (task === undefined) throw new Error(`Claimed a job of the unknown task "${job.task}".`);
-    const run = deps.runs.start({ jobId: job.id, fence: job.fence, task: job.task });
+    const softMs = job.options.softTimeoutMs ?? task.definition.softTimeoutMs;
+    const run = deps.runs.start({
+      jobId: job.id,
+      fence: job.fence,
+      task: job.task,
+      ...(softMs !== undefined && { softSignal: AbortSignal.timeout(softMs) }),
+    });
     const executed = await execute(deps, job, task, run);
     ending += 1;
     void end(deps, executed)

@@ -12,13 +12,15 @@ export interface Run extends RunKey {
   readonly task: string;
   readonly startedMs: number;
   readonly signal: AbortSignal;
+  /** Aborted at the soft time limit, which stops nothing. */
+  readonly softSignal: AbortSignal;
   /** The first reason stays. */
   stop(reason: StopReason): void;
   stopReason(): StopReason | undefined;
 }
 
 export interface Runs {
-  start(run: RunKey & { task: string }): Run;
+  start(run: RunKey & { task: string; softSignal?: AbortSignal }): Run;
   end(run: Run): void;
   list(): readonly Run[];
   find(jobId: string): Run | undefined;
@@ -27,11 +29,13 @@ export interface Runs {
   countClaim(queue: string): void;
 }
 
+const never = new AbortController().signal;
+
 export function createRuns(): Runs {
   const runs = new Map<string, Run>();
   let drain: Record<string, number> = {};
   return {
-    start({ jobId, fence, task }) {
+    start({ jobId, fence, task, softSignal = never }) {
       const controller = new AbortController();
       let reason: StopReason | undefined;
       const run: Run = {
@@ -40,6 +44,7 @@ export function createRuns(): Runs {
         task,
         startedMs: performance.now(),
         signal: controller.signal,
+        softSignal,
         stop(why) {
           if (reason !== undefined) return;
           reason = why;

@@ -33,6 +33,7 @@ export interface ClaimedJob {
 /** The options of a job that its runs need; all were checked when it was accepted. */
 export interface JobOptions {
   readonly timeoutMs?: number;
+  readonly softTimeoutMs?: number;
   readonly backoff?: {
     readonly type: 'exponential' | 'fixed';
     readonly delayMs: number;
@@ -82,9 +83,13 @@ FROM claimed`;
 
 // What only a newer worker can run waits 5 s for one, with a new fence and without an attempt used (F53).
 const putBackSql = `
-UPDATE jobs j SET state = 'scheduled', fence = j.fence + 1, dispatched_at = NULL, run_at = now() + interval '5 s'
-FROM unnest($1::uuid[], $2::bigint[]) AS d(id, fence)
-WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND NOT (j.task = ANY($3))`;
+WITH moved AS (
+  UPDATE jobs j SET state = 'scheduled', fence = j.fence + 1, dispatched_at = NULL, run_at = now() + interval '5 s'
+  FROM unnest($1::uuid[], $2::bigint[]) AS d(id, fence)
+  WHERE j.id = d.id AND j.fence = d.fence AND j.state = 'queued' AND NOT (j.task = ANY($3))
+  RETURNING j.tenant_id, j.id
+)
+INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.scheduled' FROM moved`;
 
 interface ClaimedRow {
   id: string;

@@ -39,6 +39,8 @@ export interface TaskDefinition<Input extends z.ZodType = z.ZodType, Output exte
   readonly backoff: Backoff;
   /** Limit of one attempt in ms: then the handler's signal is aborted, and its process is killed 2.5 s later. */
   readonly timeoutMs: { readonly default: number; readonly max: number };
+  /** When `ctx.softSignal` is aborted, in ms from the start of an attempt. Default: never. */
+  readonly softTimeoutMs?: number;
   /** Deaths of the host or worker during this job before it is given up with the code `crashed`. */
   readonly crashesMax: number;
   /** What becomes of a job whose run died half-way: run it again, or fail it (at most once). */
@@ -97,6 +99,12 @@ function findProblem(task: TaskDefinition): string | undefined {
   }
   if (!(task.timeoutMs.default >= 1 && task.timeoutMs.default <= task.timeoutMs.max)) {
     return 'timeoutMs.default must be between 1 and timeoutMs.max.';
+  }
+  if (
+    task.softTimeoutMs !== undefined &&
+    !(task.softTimeoutMs >= 1 && task.softTimeoutMs <= task.timeoutMs.max)
+  ) {
+    return 'softTimeoutMs must be between 1 and timeoutMs.max.';
   }
   const example = task.input.safeParse(task.example);
   if (!example.success) return `example does not pass the input schema: ${z.prettifyError(example.error)}`;

@@ -51,6 +51,11 @@ export const jobOptions = z
       .min(1)
       .optional()
       .describe('Time limit of one attempt, in ms; the task sets the default and the most.'),
+    softTimeoutMs: z
+      .int()
+      .min(1)
+      .optional()
+      .describe('When the handler is told to finish with what it has, in ms from the start of an attempt.'),
     tags: z
       .array(z.string().regex(/^[\w.:/@-]{1,64}$/, '1 to 64 of letters, digits and _ . : / @ -'))
       .max(20)
@@ -82,6 +87,12 @@ export function findCeilingErrors(options: JobOptions, task: TaskDefinition): Fi
   if (options.timeoutMs !== undefined && options.timeoutMs > task.timeoutMs.max) {
     errors.push({
       pointer: '/options/timeoutMs',
+      detail: `The task ${task.name} allows at most ${task.timeoutMs.max} ms.`,
+    });
+  }
+  if (options.softTimeoutMs !== undefined && options.softTimeoutMs > task.timeoutMs.max) {
+    errors.push({
+      pointer: '/options/softTimeoutMs',
       detail: `The task ${task.name} allows at most ${task.timeoutMs.max} ms.`,
     });
   }

@@ -7,10 +7,11 @@ import type { JobRow } from '../db/jobs.ts';
 export function optionsOf(
   job: Pick<JobRow, 'options' | 'priority' | 'tags' | 'attempts_max' | 'retention_ms'>,
 ): Record<string, unknown> {
-  const { backoff, timeoutMs, startWithinMs } = job.options;
+  const { backoff, timeoutMs, softTimeoutMs, startWithinMs } = job.options;
   return {
     ...(backoff !== undefined && { backoff }),
     ...(timeoutMs !== undefined && { timeoutMs }),
+    ...(softTimeoutMs !== undefined && { softTimeoutMs }),
     ...(startWithinMs !== undefined && { startWithinMs }),
     priority: job.priority,
     tags: job.tags,

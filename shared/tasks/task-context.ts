@@ -9,6 +9,11 @@ export interface TaskContext {
    * time limit. A handler that ignores it is killed (SIGTERM, then SIGKILL) within 3 s.
    */
   readonly signal: AbortSignal;
+  /**
+   * Aborted when the soft time limit (`softTimeoutMs`) of the attempt has passed: finish with what there is and return it, or
+   * throw. Nothing is stopped by it. Without a soft limit it is never aborted.
+   */
+  readonly softSignal: AbortSignal;
   /** Reports progress, 0 to 100, and what is being done. Call it as often as you like: writes are coalesced. */
   progress(percent: number, message?: string): void;
   /** Adds a line to the job's log (GET /v1/jobs/{id}/logs), at most WINDLASS_LOG_LINES_MAX lines of 1 KiB. */

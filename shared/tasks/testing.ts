@@ -24,6 +24,7 @@ export interface TaskRunOptions<Input extends z.ZodType, Output extends z.ZodTyp
   /** What the input's file fields may refer to; made with `testFile`. */
   readonly files?: readonly TestFile[];
   readonly signal?: AbortSignal;
+  readonly softSignal?: AbortSignal;
   /** Called at once for every report, for example to abort when the work has begun. */
   readonly onProgress?: (percent: number, message: string | undefined) => void;
   /** From 1; default 1. */
@@ -154,7 +155,7 @@ async function createContext(
   files: ReadonlyMap<string, InputFile>,
   options: Pick<
     TaskRunOptions<z.ZodType, z.ZodType>,
-    'signal' | 'onProgress' | 'attempt' | 'settings' | 'effects' | 'memory'
+    'signal' | 'softSignal' | 'onProgress' | 'attempt' | 'settings' | 'effects' | 'memory'
   >,
 ): Promise<{ ctx: InlineTaskContext; recorded: Recorded }> {
   const scratchDir = join(dir, 'scratch');
@@ -168,6 +169,7 @@ async function createContext(
     attempt: options.attempt ?? 1,
     tenantId: 'default',
     signal: options.signal ?? new AbortController().signal,
+    softSignal: options.softSignal ?? new AbortController().signal,
     scratchDir,
     settings: options.settings ?? {},
     progress(percent, message) {

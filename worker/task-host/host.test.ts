@@ -68,6 +68,11 @@ function runTask(
       files: [],
       runDir,
     },
-    { signal: new AbortController().signal, onProgress, onLog: () => {} },
+    {
+      signal: new AbortController().signal,
+      softSignal: new AbortController().signal,
+      onProgress,
+      onLog: () => {},
+    },
   );
 }

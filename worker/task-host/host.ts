@@ -58,6 +58,7 @@ export interface TaskHost {
     message: RunMessage,
     io: {
       signal: AbortSignal;
+      softSignal: AbortSignal;
       onProgress(percent: number, message: string | undefined): void;
       onLog(message: string): void;
     },
@@ -165,11 +166,14 @@ export function spawnHost(options: {
       };
       if (io.signal.aborted) stop();
       else io.signal.addEventListener('abort', stop, { once: true });
+      const warn = () => send({ type: 'soft-timeout' });
+      io.softSignal.addEventListener('abort', warn, { once: true });
       send(message);
 
       const end = await Promise.race([ended, exited.then((exit) => ({ type: 'exit' as const, ...exit }))]);
       for (const timer of timers) clearTimeout(timer);
       io.signal.removeEventListener('abort', stop);
+      io.softSignal.removeEventListener('abort', warn);
       onMessage = undefined;
       if (end.type !== 'exit') {
         if (end.rssBytes > limits.recycleRss) isSpent = true;

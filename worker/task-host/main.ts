@@ -16,7 +16,7 @@ process.umask(0o007);
 registerTaskImports();
 
 const socket = new Socket({ fd: 3 });
-let current: AbortController | undefined;
+let current: { hard: AbortController; soft: AbortController } | undefined;
 
 // The worker is gone: nobody wants the result any more.
 socket.on('close', () => process.exit(0));
@@ -34,16 +34,18 @@ trackSpawns();
 send({ type: 'ready' });
 
 function receive(message: ToHost): void {
-  if (message.type === 'abort') current?.abort(new Error(message.reason));
+  if (message.type === 'abort') current?.hard.abort(new Error(message.reason));
+  else if (message.type === 'soft-timeout') current?.soft.abort(new Error('The soft time limit has passed.'));
   else void run(message);
 }
 
 async function run(message: RunMessage): Promise<void> {
-  const controller = new AbortController();
-  current = controller;
+  const [hard, soft] = [new AbortController(), new AbortController()];
+  current = { hard, soft };
   hasSpawned = false;
   const end = await runHandler(message, {
-    signal: controller.signal,
+    signal: hard.signal,
+    softSignal: soft.signal,
     progress: (percent, text) =>
       send({
         type: 'progress',

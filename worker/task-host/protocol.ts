@@ -27,8 +27,11 @@ export interface RunMessage {
   readonly runDir: string;
 }
 
-/** From worker to host. `abort` fires the handler's AbortSignal with this reason. */
-export type ToHost = RunMessage | { readonly type: 'abort'; readonly reason: string };
+/** From worker to host. `abort` fires the handler's AbortSignal with this reason, `soft-timeout` the softer one. */
+export type ToHost =
+  | RunMessage
+  | { readonly type: 'abort'; readonly reason: string }
+  | { readonly type: 'soft-timeout' };
 
 const thrownKind = z.enum(['invalid-input', 'not-now', 'bad-output', 'effect-unknown', 'error']);
 export type ThrownKind = z.infer<typeof thrownKind>;

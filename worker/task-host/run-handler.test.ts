@@ -50,6 +50,7 @@ async function run(handler: string) {
     },
     {
       signal: new AbortController().signal,
+      softSignal: new AbortController().signal,
       progress: () => {},
       log: () => {},
       scratchDir: () => dir,

@@ -18,6 +18,7 @@ export type HandlerEnd =
 /** What the handler's context is connected to. */
 export interface HandlerIo {
   readonly signal: AbortSignal;
+  readonly softSignal: AbortSignal;
   readonly progress: TaskContext['progress'];
   readonly log: TaskContext['log'];
   /** Called when the handler first asks for it; makes the directory. */
@@ -64,6 +65,7 @@ function createContext(
     attempt: run.attempt,
     tenantId: run.tenantId,
     signal: io.signal,
+    softSignal: io.softSignal,
     progress: io.progress,
     log: io.log,
     get scratchDir() {
