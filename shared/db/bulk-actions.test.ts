@@ -15,8 +15,11 @@ import {
   type BulkRequest,
 } from './bulk-runs.ts';
 import { readClock } from './clock.ts';
+import { deleteJobs } from './delete-jobs.ts';
 import { deleteFile, insertFile } from './files.ts';
 import { createDb, type Db } from './pool.ts';
+import { replayJobs } from './replay-jobs.ts';
+import { retryJobs } from './retry-jobs.ts';
 import { putSchedule } from './schedules.ts';
 
 let world: World;
@@ -245,6 +248,24 @@ test.each(['retry', 'delete', 'replay'] as const)(
     expect((await db.query('SELECT to_jsonb(j) FROM jobs j ORDER BY id')).rows).toEqual(before);
   },
 );
+
+test('named by another tenant, jobs and files are not there', async () => {
+  const file = await upload();
+  const input = { files: [file] };
+  const ids = [await insertJob(db, failed), await insertJob(db, { state: 'succeeded' })];
+  const own = await insertJob(db, { ...failed, tenantId: 'other', input });
+  const before = (await db.query('SELECT to_jsonb(j) FROM jobs j ORDER BY id')).rows;
+  for (const act of [
+    () => retryJobs(db, 'other', ids, rules.findFiles),
+    () => deleteJobs(db, 'other', ids),
+    () => replayJobs(db, 'other', ids, rules.makeAgain),
+  ])
+    expect(await act()).toMatchObject({ done: 0, errors: [] });
+  const missing = { done: 0, errors: [{ jobId: own, code: 'input-missing' }] };
+  expect(await retryJobs(db, 'other', [own], rules.findFiles)).toMatchObject(missing);
+  expect(await replayJobs(db, 'other', [own], rules.makeAgain)).toMatchObject(missing);
+  expect((await db.query('SELECT to_jsonb(j) FROM jobs j ORDER BY id')).rows).toEqual(before);
+});
 
 test('all that fail are counted, and the first of them are named', async () => {
   for (let n = 0; n < bulkErrorsMax + 20; n += 1) await insertJob(db, { ...failed, task: 'gone' });
