@@ -61,7 +61,7 @@ const itemSchema = z.strictObject({
 
 /**
  * @throws AppError `invalid-input`, `unknown-task` or `file-not-found` that names every item at fault, up to a limit, when
- *   nothing is accepted; `idempotency-mismatch`, `backlog-full`, `unavailable`.
+ *   nothing is accepted; `idempotency-mismatch`, `backlog-full`, `too-many-waiting`, `unavailable`.
  */
 export async function acceptBatch(
   deps: ApiDeps,
@@ -112,6 +112,10 @@ async function acceptNew(
       onComplete,
       idempotency,
     };
+    const release = await deps.quotas.waiting.take(
+      identity.tenantId,
+      batch.jobs.length + (onComplete === undefined ? 0 : 1),
+    );
     try {
       const acceptance = await insertBatch(deps.db, batch, () => crashPoint('accept.before-commit'));
       crashPoint('accept.after-commit');
@@ -127,6 +131,8 @@ async function acceptNew(
     } catch (err) {
       // A file was deleted between its check and the commit, which took nothing: the check says now which one.
       if (!isMissingFileError(err) || tries === triesMax) throw err;
+    } finally {
+      release();
     }
   }
 }
@@ -166,6 +172,10 @@ function draft(
     checkJson(item, deps.config);
     const { task: name, input = {}, options: given } = parseWith(itemSchema, item);
     const { task, options } = checkJob(deps, { task: name, input, options: given });
+    refuseOptions(options, {
+      uniqueKey: notInBatch,
+      dependsOn: notInBatch,
+    });
     const job = makeJob(deps, identity, { task, input, options, traceparent });
     const files = task.findFiles(input);
     return { job: { ...job, id: uuidAfter(batchId, index + 1), batchId }, files };
@@ -173,6 +183,20 @@ function draft(
     if (err instanceof AppError) return { refusal: withPrefix(err, `/jobs/${index}`) };
     throw err;
   }
+}
+
+/** A batch has an answer for each job that is made in it, and what is the job of another request has none. */
+export const notInBatch = 'Not in a batch; send the job by itself (POST /v1/jobs).';
+
+/** @throws AppError `invalid-input` that names each of these options that is given. */
+export function refuseOptions(
+  options: Readonly<Record<string, unknown>>,
+  details: Readonly<Partial<Record<keyof JobOptions, string>>>,
+): void {
+  const errors = Object.entries(details)
+    .filter(([option]) => options[option] !== undefined)
+    .map(([option, detail]) => ({ pointer: `/options/${option}`, detail }));
+  if (errors.length > 0) throw invalidInput(errors);
 }
 
 function makeJob(
@@ -222,11 +246,15 @@ function draftOnComplete(
     const fillsBatch = task.takesBatch && isObject && !('batch' in input);
     const filled = fillsBatch ? { ...input, batch: { id: uuidv7(), ...batchPlaceholder } } : input;
     const { options } = checkJob(deps, { task: name, input: filled, options: given });
-    for (const option of ['delayMs', 'runAt'] as const) {
-      if (options[option] === undefined) continue;
-      const detail = 'It starts when the jobs of the batch have ended, not at a time.';
-      throw invalidInput([{ pointer: `/options/${option}`, detail }]);
-    }
+    const notAtATime = 'It starts when the jobs of the batch have ended, not at a time.';
+    const notByKey = 'Not for a job that waits for a batch.';
+    refuseOptions(options, {
+      delayMs: notAtATime,
+      runAt: notAtATime,
+      uniqueKey: notByKey,
+      concurrencyKey: notByKey,
+      dependsOn: 'It waits for the jobs of the batch.',
+    });
     const job = makeJob(deps, identity, { task, input, options, traceparent: request.traceparent });
     return { job: { ...job, id }, fillsBatch, files: task.findFiles(input) };
   } catch (err) {

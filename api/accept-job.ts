@@ -5,13 +5,14 @@
 import { createHash } from 'node:crypto';
 import { crashPoint } from '#shared/crash-point.ts';
 import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
-import { listMissingFiles } from '#shared/db/files.ts';
+import { isMissingParentError, listMissingJobs } from '#shared/db/dependencies.ts';
+import { listFilesOfJob, listMissingFiles, type FileRow } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
-import type { JobRow } from '#shared/db/jobs.ts';
+import { findJob, listAttempts, type AttemptRow, type JobRow } from '#shared/db/jobs.ts';
 import { findNearest } from '#shared/domain/find-nearest.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
-import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
+import { findCeilingErrors, jobOptions, readDependsOn, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import type { Identity } from './http/define-route.ts';
@@ -40,13 +41,17 @@ export interface JobRequest {
 }
 
 export interface Accepted {
-  /** The job as it was when it was accepted, also when this is a replay. */
+  /** The job as it was when it was accepted, also when this is a replay; but see `duplicate`. */
   readonly job: JobRow;
   readonly isReplayed: boolean;
+  /** Not made by this request: it has the unique key that was asked for. As it is now, with what belongs to it. */
+  readonly duplicate?: { readonly attempts: readonly AttemptRow[]; readonly files: readonly FileRow[] };
+  /** The files that came with the request belong to a job now. */
+  readonly hasTakenFiles: boolean;
 }
 
 /**
- * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`,
+ * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`, `too-many-waiting`,
  *   `unavailable`; AmbiguousCommitError when only a later look can tell (new bytes must stay then).
  */
 export async function acceptJob(
@@ -63,8 +68,9 @@ export async function acceptJob(
   let inputFiles: string[];
   try {
     inputFiles = await checkFiles(deps, identity, task, request);
+    await checkParents(deps, identity, options);
   } catch (err) {
-    // Files may be deleted once the job has ended; the answer to a repetition stays what it was.
+    // Files, and jobs that it waited for, may be deleted once the job has ended; the answer to a repetition stays what it was.
     if (idempotencyKey === undefined || fingerprint === undefined) throw err;
     if ((await findIdempotencyKey(deps.db, identity.tenantId, idempotencyKey)) === undefined) throw err;
     return answerAgain(deps, identity, idempotencyKey, fingerprint);
@@ -94,17 +100,31 @@ export async function acceptJob(
       idempotencyKey === undefined || fingerprint === undefined ? null : { key: idempotencyKey, fingerprint },
   };
   crashPoint('accept.before-commit');
-  const acceptance = await deps.accepts.add(job).catch((err: unknown) => {
-    if (isMissingFileError(err))
-      throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
-    throw err;
-  });
+  const release = await deps.quotas.waiting.take(identity.tenantId, 1);
+  const acceptance = await deps.accepts
+    .add(job)
+    .catch((err: unknown) => {
+      if (isMissingParentError(err))
+        throw new AppError('parent-not-found', 'A job that it waits for was deleted just now.', {
+          cause: err,
+        });
+      if (isMissingFileError(err))
+        throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
+      throw err;
+    })
+    .finally(release);
   crashPoint('accept.after-commit');
   if (acceptance.type === 'duplicate')
     return answerAgain(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
-  if (acceptance.isDispatched) deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
+  if (acceptance.type === 'accepted' && acceptance.isDispatched)
+    deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
+  if (acceptance.type === 'held') {
+    const duplicate = await findDuplicate(deps, identity, acceptance.jobId);
+    return { ...duplicate, isReplayed: false, hasTakenFiles: acceptance.isReplaced };
+  }
   return {
     isReplayed: false,
+    hasTakenFiles: true,
     job: toAcceptedRow(job, acceptance.createdAt),
   };
 }
@@ -170,6 +190,20 @@ export function describeMissingFile(ref: { id: string; pointer: string }): Field
   };
 }
 
+/** Every job that it waits for exists and is the caller's. @throws AppError `parent-not-found`, naming those that do not. */
+async function checkParents(deps: ApiDeps, identity: Identity, options: JobOptions): Promise<void> {
+  const ids = readDependsOn(options).map((edge) => edge.parentId);
+  if (ids.length === 0) return;
+  const missing = new Set(await listMissingJobs(deps.db, identity.tenantId, ids));
+  const errors = (options.dependsOn ?? []).flatMap((item, index) => {
+    const id = (typeof item === 'string' ? item : item.job).toLowerCase();
+    return missing.has(id)
+      ? [{ pointer: `/options/dependsOn/${index}`, detail: `There is no job ${id}.` }]
+      : [];
+  });
+  if (errors[0] !== undefined) throw new AppError('parent-not-found', errors[0].detail, { errors });
+}
+
 /**
  * What makes two requests the same: task, input, options, and the name and bytes of each new file. Ids of new files
  * differ from one try to the next and are replaced by their digests.
@@ -209,9 +243,31 @@ export async function answerAgain(
       { retryAfterSeconds: 1 },
     );
   if (known.resource !== 'job' || known.fingerprint !== fingerprint) throw mismatch(key);
+  if (known.is_duplicate) {
+    const duplicate = await findDuplicate(deps, identity, known.resource_id);
+    return { ...duplicate, isReplayed: true, hasTakenFiles: false };
+  }
   if (known.job === undefined)
     throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
-  return { isReplayed: true, job: asAccepted(known.job) };
+  return { isReplayed: true, hasTakenFiles: false, job: asAccepted(known.job) };
+}
+
+/** The job that won, for whoever lost. */
+async function findDuplicate(
+  { db }: ApiDeps,
+  { tenantId }: Identity,
+  id: string,
+): Promise<Required<Pick<Accepted, 'job' | 'duplicate'>>> {
+  const [job, attempts, files] = await Promise.all([
+    findJob(db, tenantId, id),
+    listAttempts(db, tenantId, id),
+    listFilesOfJob(db, tenantId, id),
+  ]);
+  if (job === undefined)
+    throw new AppError('unavailable', 'The job that had the unique key was deleted just now. Try again.', {
+      retryAfterSeconds: 1,
+    });
+  return { job, duplicate: { attempts, files } };
 }
 
 export function mismatch(key: string): AppError {
@@ -235,6 +291,8 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     attempts_max: job.attemptsMax,
     schedule_key: job.scheduleKey,
     batch_id: job.batchId,
+    workflow_id: job.workflow?.id ?? null,
+    workflow_step: job.workflow?.step ?? null,
     created_at: createdAt,
     retention_ms: job.retentionMs,
   };
@@ -259,20 +317,23 @@ function asAccepted(
     | 'attempts_max'
     | 'schedule_key'
     | 'batch_id'
+    | 'workflow_id'
+    | 'workflow_step'
     | 'created_at'
     | 'retention_ms'
   >,
 ): JobRow {
-  const { delayMs, runAt, startWithinMs } = row.options as {
+  const { delayMs, runAt, startWithinMs, dependsOn } = row.options as {
     delayMs?: number;
     runAt?: string;
     startWithinMs?: number;
+    dependsOn?: JobOptions['dependsOn'];
   };
   const due = runAt === undefined ? new Date(row.created_at.getTime() + (delayMs ?? 0)) : new Date(runAt);
   const isLater = due > row.created_at;
   return {
     ...row,
-    state: isLater ? 'scheduled' : 'queued',
+    state: dependsOn !== undefined && dependsOn.length > 0 ? 'blocked' : isLater ? 'scheduled' : 'queued',
     run_at: isLater ? due : row.created_at,
     fence: 0,
     result: null,

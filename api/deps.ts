@@ -7,6 +7,7 @@ import type { Dispatcher } from '#shared/queue/dispatcher.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import type { Backlog } from './http/backlog.ts';
+import type { TenantQuotas } from './http/tenant-quotas.ts';
 import type { RateLimiter } from './http/rate-limit.ts';
 import type { Uploads } from './http/upload.ts';
 import type { ReadJson } from './http/read-json.ts';
@@ -20,6 +21,8 @@ export interface ApiDeps {
   readonly config: Config;
   readonly log: Logger;
   readonly db: Db;
+  /** For the readiness check alone: that all other connections are busy does not mean that Postgres is away. */
+  readonly checkDb: Db;
   readonly storage: Storage;
   readonly tasks: ReadonlyMap<string, ApiTask>;
   readonly accepts: AcceptJobs;
@@ -34,8 +37,9 @@ export interface ApiDeps {
   readonly rateLimiter: RateLimiter;
   readonly uploads: Uploads;
   readonly backlog: Backlog;
-  /** Is Redis reachable right now? Only reported, never needed. */
-  readonly isRedisUp: () => boolean;
+  readonly quotas: TenantQuotas;
+  /** "ok", or what an operator should know about Redis. Only reported, never needed. */
+  readonly redisState: () => string;
   /** True from the moment the process was asked to stop. */
   readonly isStopping: () => boolean;
 }

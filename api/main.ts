@@ -5,20 +5,25 @@ import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
-import { acceptFlightsMax, createAcceptJobs } from '#shared/db/accept-jobs.ts';
-import { ensureQueues } from '#shared/db/feed-queues.ts';
 import { createFindReplay } from '#shared/db/find-replay.ts';
+import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { insertFirstKey } from '#shared/db/api-keys.ts';
 import { migrate } from '#shared/db/migrate.ts';
 import { createDb, createHotDb } from '#shared/db/pool.ts';
+import { acceptConnectionsMax, createAcceptAnyJobs } from '#shared/db/unique-jobs.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
-import { createProducerConnection, createSubscriberConnection } from '#shared/queue/connections.ts';
+import {
+  createProducerConnection,
+  createSubscriberConnection,
+  watchRedisState,
+} from '#shared/queue/connections.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createDispatcher } from '#shared/queue/dispatcher.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
+import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { builtInTasks } from '#tasks/index.ts';
 import { createApp } from './app.ts';
 import { createAuthenticate, makeKey } from './http/authenticate.ts';
@@ -27,6 +32,7 @@ import { answerClientErrors } from './http/client-errors.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
 import { createReadBatch, createReadJson } from './http/read-json.ts';
+import { createTenantQuotas } from './http/tenant-quotas.ts';
 import { createUploads, uploadLimits } from './http/upload.ts';
 import { createJobWaiter } from './job-waiter.ts';
 import { createSearchTurns } from './search-turns.ts';
@@ -51,11 +57,14 @@ const database = {
 };
 const db = createDb({ ...database, size: config.WINDLASS_DB_POOL });
 // Its own connections, so that accepting never waits behind searches.
-const acceptDb = createHotDb({ ...database, size: acceptFlightsMax });
+const acceptDb = createHotDb({ ...database, size: acceptConnectionsMax });
+const checkDb = createDb({ ...database, size: 1 });
 lifecycle.onStop('postgres', async () => {
-  await Promise.all([db.end(), acceptDb.end()]);
+  await Promise.all([db.end(), acceptDb.end(), checkDb.end()]);
 });
-await ensureQueues(db, [...new Set([...loaded.values()].map((task) => task.definition.queue))]);
+const definitions = [...loaded.values()].map((task) => task.definition);
+await ensureQueues(db, [...new Set(definitions.map((task) => task.queue))]);
+await setQueueRates(db, findQueueRates(definitions));
 await makeFirstKey();
 
 const redis = createProducerConnection(config.REDIS_URL, log);
@@ -77,6 +86,7 @@ listenForSignal({
 const dataDir = resolve(config.WINDLASS_DATA_DIR);
 await mkdir(dataDir, { recursive: true });
 const backlog = createBacklog({ db, max: config.WINDLASS_BACKLOG_MAX });
+const quotas = createTenantQuotas({ db, limits: config });
 const dispatcher = createDispatcher({ deliveries, log });
 lifecycle.onStop('backlog', () => backlog.stop());
 lifecycle.onStop('dispatcher', () => dispatcher.idle());
@@ -86,9 +96,10 @@ const app = createApp({
   config,
   log,
   db,
+  checkDb,
   storage,
   tasks,
-  accepts: createAcceptJobs(acceptDb),
+  accepts: createAcceptAnyJobs(acceptDb),
   replays: createFindReplay(db),
   dispatcher,
   signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
@@ -101,9 +112,10 @@ const app = createApp({
   readBatch: createReadBatch(config),
   authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
   rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
-  uploads: createUploads({ storage, limits: uploadLimits(config) }),
+  uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),
   backlog,
-  isRedisUp: () => redis.status === 'ready',
+  quotas,
+  redisState: watchRedisState(redis, log),
   isStopping: () => lifecycle.stopping.aborted,
 });
 

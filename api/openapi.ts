@@ -47,6 +47,7 @@ export function createOpenApi(options: {
         name: 'Jobs',
         description: 'A job is one run of a task, kept until it has ended and a while longer.',
       },
+      { name: 'Workflows', description: 'Jobs that wait for each other and use each other’s results.' },
       { name: 'Schedules', description: 'Jobs that are made again and again, by the clock.' },
       { name: 'Files', description: 'What jobs read and write. Uploaded once, referred to by id.' },
       { name: 'E-mail', description: 'Jobs of the task `email.send`, in the shape that mailers expect.' },

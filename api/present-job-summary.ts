@@ -4,7 +4,7 @@ import { jobSchema, presentJob } from './present-job.ts';
 
 /** A job in a list: without what may be large (input, result) or needs another look-up (files, attempts). */
 export const jobSummarySchema = jobSchema
-  .omit({ input: true, result: true, files: true, attempts: true })
+  .omit({ input: true, result: true, files: true, attempts: true, dependsOn: true })
   .meta({ id: 'JobSummary' });
 
 export function presentJobSummary(row: JobSummaryRow): z.input<typeof jobSummarySchema> {
@@ -13,6 +13,7 @@ export function presentJobSummary(row: JobSummaryRow): z.input<typeof jobSummary
     result: _result,
     files: _files,
     attempts: _attempts,
+    dependsOn: _dependsOn,
     ...summary
   } = presentJob({ ...row, input: null, result: null }, [], []);
   return summary;

@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import type { AttemptRow, JobRow } from '#shared/db/jobs.ts';
+import type { DependencyRow } from '#shared/db/dependencies.ts';
 import type { FileRow } from '#shared/db/files.ts';
 import { isFinal, jobStates } from '#shared/domain/job.ts';
+import { readDependsOn } from '#shared/tasks/job-options.ts';
 import { fileSchema, presentFile } from './present-file.ts';
 
 const instant = z.iso.datetime();
@@ -36,6 +38,13 @@ export const jobSchema = z
     tags: z.array(z.string()),
     schedule: z.string().nullable().describe('Key of the schedule that made it.'),
     batchId: z.uuid().nullable().describe('The batch that it was sent with.'),
+    workflow: z
+      .object({ id: z.uuid(), step: z.string() })
+      .nullable()
+      .describe('The workflow that it is a step of.'),
+    dependsOn: z
+      .array(z.object({ job: z.uuid(), on: z.enum(['success', 'end']) }))
+      .describe('Jobs that it waits for, or has waited for.'),
     cancelRequested: z.boolean(),
     cancelReason: z.string().nullable(),
     replayOf: z.uuid().nullable().describe('The job that this one was made from by a replay.'),
@@ -64,6 +73,11 @@ export function presentJob(
   row: JobRow,
   attempts: readonly AttemptRow[],
   files: readonly FileRow[],
+  // Those that its options name; a step of a workflow has others.
+  dependencies: readonly DependencyRow[] = readDependsOn(row.options).map((edge) => ({
+    parent_id: edge.parentId,
+    on_end: edge.on,
+  })),
 ): PresentedJob {
   const ended = attempts.map((attempt, index) => ({
     number: index + 1,
@@ -106,6 +120,11 @@ export function presentJob(
     tags: [...row.tags],
     schedule: row.schedule_key,
     batchId: row.batch_id,
+    workflow:
+      row.workflow_id === null || row.workflow_step === null
+        ? null
+        : { id: row.workflow_id, step: row.workflow_step },
+    dependsOn: dependencies.map((edge) => ({ job: edge.parent_id, on: edge.on_end })),
     cancelRequested: row.cancel_requested_at !== null,
     cancelReason: row.cancel_reason,
     replayOf: (row.options as { replayOf?: string }).replayOf ?? null,

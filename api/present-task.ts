@@ -3,6 +3,8 @@ import type { ApiTask } from './task-catalog.ts';
 
 const jsonSchema = z.record(z.string(), z.unknown());
 
+const rateLimit = z.object({ max: z.int(), perMs: z.int() });
+
 /** A task as clients see it: all they need to build a form or a request for it. */
 export const taskSchema = z
   .object({
@@ -22,6 +24,9 @@ export const taskSchema = z
         .describe('Wait between attempts.'),
       crashesMax: z.int().describe('Deaths of its process before a job is given up with the code `crashed`.'),
       onCrash: z.enum(['retry', 'fail']),
+      concurrencyPerKey: z.int().describe('Jobs of one `concurrencyKey` that run at once.'),
+      rateLimit: rateLimit.nullable().describe('Starts of its queue within any window of `perMs` ms.'),
+      rateLimitPerKey: rateLimit.nullable().describe('The same for each `concurrencyKey`.'),
       retentionMs: z.int().describe('How long result and files are kept after the end.'),
     }),
     takesFile: z.boolean().describe('A `file` part of a multipart request becomes `input.file`.'),
@@ -48,6 +53,7 @@ export function presentTask(task: ApiTask, retentionMs: number): z.input<typeof 
     backoff,
     crashesMax,
     onCrash,
+    concurrencyPerKey,
   } = definition;
   return {
     name,
@@ -62,6 +68,9 @@ export function presentTask(task: ApiTask, retentionMs: number): z.input<typeof 
       backoff,
       crashesMax,
       onCrash,
+      concurrencyPerKey,
+      rateLimit: definition.rateLimit ?? null,
+      rateLimitPerKey: definition.rateLimitPerKey ?? null,
       retentionMs: definition.retentionMs ?? retentionMs,
     },
     takesFile,

@@ -37,6 +37,11 @@ import { listTasks } from './routes/tasks/list-tasks.ts';
 import { listWorkers } from './routes/workers/list-workers.ts';
 import { quietWorker } from './routes/workers/quiet-worker.ts';
 import { unquietWorker } from './routes/workers/unquiet-worker.ts';
+import { cancelWorkflow } from './routes/workflows/cancel-workflow.ts';
+import { createWorkflow } from './routes/workflows/create-workflow.ts';
+import { getWorkflow } from './routes/workflows/get-workflow.ts';
+import { listWorkflows } from './routes/workflows/list-workflows.ts';
+import { retryWorkflow } from './routes/workflows/retry-workflow.ts';
 
 const calls: readonly Route[] = [
   createJob,
@@ -51,6 +56,11 @@ const calls: readonly Route[] = [
   retryJob,
   replayJob,
   deleteJob,
+  createWorkflow,
+  listWorkflows,
+  getWorkflow,
+  cancelWorkflow,
+  retryWorkflow,
   listSchedules,
   getSchedule,
   putSchedule,

@@ -44,6 +44,8 @@ interface Owned {
   readonly schedule: string;
   readonly spareSchedule: string;
   readonly batch: string;
+  readonly workflow: string;
+  readonly failedWorkflow: string;
 }
 
 /** In everything of alpha's, and in no answer to anybody else. */
@@ -91,6 +93,30 @@ const cases: Readonly<Record<string, Case>> = {
   },
   'post /v1/jobs/:id/cancel': {
     request: (own) => ({ path: `/v1/jobs/${own.waitingJob}/cancel` }),
+    owner: 202,
+    stranger: 404,
+  },
+  'post /v1/workflows': {
+    request: (own) => ({
+      path: '/v1/workflows',
+      json: { steps: { a: { task: 'test.files', input: { file: own.file } } } },
+    }),
+    owner: 202,
+    stranger: 422,
+  },
+  'get /v1/workflows': { request: () => ({ path: '/v1/workflows' }), owner: 200, stranger: 200 },
+  'get /v1/workflows/:id': {
+    request: (own) => ({ path: `/v1/workflows/${own.workflow}` }),
+    owner: 200,
+    stranger: 404,
+  },
+  'post /v1/workflows/:id/cancel': {
+    request: (own) => ({ path: `/v1/workflows/${own.workflow}/cancel` }),
+    owner: 202,
+    stranger: 404,
+  },
+  'post /v1/workflows/:id/retry': {
+    request: (own) => ({ path: `/v1/workflows/${own.failedWorkflow}/retry` }),
     owner: 202,
     stranger: 404,
   },
@@ -270,6 +296,8 @@ async function makeThings(): Promise<Owned> {
     key: made.id,
     schedule: await schedule('of-alpha-1'),
     spareSchedule: await schedule('of-alpha-2'),
+    workflow: await workflow(),
+    failedWorkflow: await failedWorkflow(),
   };
 }
 
@@ -288,6 +316,24 @@ async function insertRunningJob(): Promise<string> {
   );
   const id = await insertJob(api.db, { tenantId: 'alpha', state: 'active', startedAt: new Date() });
   await api.db.query('UPDATE jobs SET worker_id = $2 WHERE id = $1', [id, workerId]);
+  return id;
+}
+
+async function workflow(): Promise<string> {
+  const step = { task: 'test.echo', input: { value: secret } };
+  const response = await alpha.submit.post('/v1/workflows', {
+    steps: { [secret]: step, next: { ...step, after: [secret] } },
+  });
+  expect(response.status).toBe(202);
+  return ((await response.json()) as { id: string }).id;
+}
+
+async function failedWorkflow(): Promise<string> {
+  const id = await workflow();
+  await api.db.query(
+    `UPDATE jobs SET state = 'failed', finished_at = now(), dispatched_at = NULL WHERE workflow_id = $1 AND state = 'queued'`,
+    [id],
+  );
   return id;
 }
 
@@ -313,6 +359,10 @@ async function snapshot(): Promise<unknown> {
     'schedules',
     'schedule_files',
     'batches',
+    'workflows',
+    'workflow_steps',
+    'job_dependencies',
+    'job_input_refs',
   ];
   const rows = await Promise.all(
     tables.map(

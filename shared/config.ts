@@ -121,6 +121,12 @@ export const configSchema = z.object({
   WINDLASS_BACKLOG_MAX: int(5_000_000, 1).describe(
     'Jobs waiting in all queues before new ones are refused with 503.',
   ),
+  WINDLASS_WAITING_PER_TENANT_MAX: int(0, 0).describe(
+    'Jobs of one tenant that wait (in all queues, those for later included) before its new ones are refused with 429; 0 for no limit. Each further api process can pass it by a sixteenth.',
+  ),
+  WINDLASS_BYTES_PER_TENANT_MAX: int(0, 0).describe(
+    'Bytes of all files of one tenant before its uploads are refused with 507; 0 for no limit. Files that jobs produce count, and are not refused. Each further api process can pass it by a sixteenth.',
+  ),
   WINDLASS_SCHEDULES_PER_TENANT_MAX: int(1_000, 0).describe('Most schedules of one tenant.'),
   WINDLASS_RATE_PER_MINUTE: int(1_000_000, 1).describe(
     'Requests a minute that one tenant may send to one api process before 429. Each job of a batch counts.',

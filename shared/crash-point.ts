@@ -8,6 +8,7 @@ export const crashPoints = [
   'storage.before-rename', // the part is complete and synced, the file does not have its name yet
   'accept.before-commit', // bytes are stored, no row yet
   'accept.after-commit', // the row is committed, nothing is in Redis
+  'feed.after-marks', // the rows are marked as dispatched, no delivery is in Redis
   'run.before-claim', // the delivery is taken, the row is still queued
   'run.after-claim', // the row is active, nothing has run
   'run.during-task', // the handler is running

@@ -36,8 +36,14 @@ export const errorTable = {
   'job-final': { status: 409, retryable: false, title: 'The job has ended already' },
   'job-not-final': { status: 409, retryable: true, title: 'The job has not ended' },
   'job-not-failed': { status: 409, retryable: false, title: 'Only a job that failed can be retried' },
+  'unique-key-held': { status: 409, retryable: true, title: 'Another job has the unique key of the job' },
   'job-failed': { status: 409, retryable: false, title: 'The job failed, so it has no result' },
   'job-cancelled': { status: 409, retryable: false, title: 'The job was cancelled, so it has no result' },
+  'job-in-use': {
+    status: 409,
+    retryable: true,
+    title: 'A job that has not ended waits for the job, or takes from its result',
+  },
   'file-in-use': {
     status: 409,
     retryable: true,
@@ -48,6 +54,9 @@ export const errorTable = {
     retryable: false,
     title: 'The tenant has as many schedules as it may have',
   },
+  'workflow-final': { status: 409, retryable: false, title: 'The workflow has ended already' },
+  'workflow-running': { status: 409, retryable: true, title: 'The workflow has not ended' },
+  'nothing-to-retry': { status: 409, retryable: false, title: 'Every step of the workflow has succeeded' },
   'last-admin-key': { status: 409, retryable: false, title: 'This is the last admin key' },
   'result-expired': {
     status: 410,
@@ -74,6 +83,11 @@ export const errorTable = {
   'invalid-input': { status: 422, retryable: false, title: 'The request does not fit the schema' },
   'unknown-task': { status: 422, retryable: false, title: 'There is no task of this name' },
   'file-not-found': { status: 422, retryable: false, title: 'The job refers to a file that does not exist' },
+  'parent-not-found': {
+    status: 422,
+    retryable: false,
+    title: 'The job waits for a job that does not exist',
+  },
   'idempotency-mismatch': {
     status: 422,
     retryable: false,
@@ -81,11 +95,13 @@ export const errorTable = {
   },
   'rate-limited': { status: 429, retryable: true, title: 'Too many requests' },
   'too-many-uploads': { status: 429, retryable: true, title: 'Too many uploads at once' },
+  'too-many-waiting': { status: 429, retryable: true, title: 'Too many jobs of the tenant are waiting' },
   'headers-too-large': { status: 431, retryable: false, title: 'The request headers are over their limit' },
   internal: { status: 500, retryable: true, title: 'Something went wrong on our side' },
   unavailable: { status: 503, retryable: true, title: 'The service cannot do this right now' },
   'backlog-full': { status: 503, retryable: true, title: 'Too many jobs are waiting' },
   'storage-full': { status: 507, retryable: true, title: 'There is no room to store the file' },
+  'quota-full': { status: 507, retryable: true, title: 'The tenant has stored as many bytes as it may' },
   // How a job can end (`error.code` of a failed job); the status is that of GET …/result
   'task-failed': { status: 409, retryable: true, title: 'The task threw an error' },
   'task-input': { status: 409, retryable: false, title: 'The task cannot use this input' },
@@ -98,6 +114,7 @@ export const errorTable = {
   },
   'result-too-large': { status: 409, retryable: false, title: 'The result of the task is over its limit' },
   'input-missing': { status: 409, retryable: false, title: 'A file that the job needs no longer exists' },
+  'parent-failed': { status: 409, retryable: false, title: 'A job that it waited for did not succeed' },
   'effect-unknown': {
     status: 409,
     retryable: false,

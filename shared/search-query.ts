@@ -50,6 +50,7 @@ const readers = {
   queue: (values) => ({ type: 'queue', names: values }),
   tag: (values) => ({ type: 'tag', tags: values }),
   schedule: (values) => ({ type: 'schedule', keys: values }),
+  workflow: (values) => ({ type: 'workflow', ids: values.map((value) => readId(value, 'a workflow')) }),
   id: (values) => ({ type: 'id', ids: values.map((value) => readId(value, 'a job')) }),
   batch: (values) => ({ type: 'batch', ids: values.map((value) => readId(value, 'a batch')) }),
   created: (values) => ({ type: 'created', alternatives: values.map(readCreated) }),

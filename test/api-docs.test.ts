@@ -56,6 +56,10 @@ test('every example of docs/api.md works as it is written', async (context) => {
     const { data } = (await (await client.get('/v1/workers')).json()) as { data: { id: string }[] };
     return data[0]?.id ?? '';
   };
+  const queueWorkflow = async (): Promise<string> => {
+    const steps = { later: { task: 'test.noop', options: { delayMs: 3_600_000 } } };
+    return ((await (await client.post('/v1/workflows', { steps })).json()) as { id: string }).id;
+  };
   // Ids that the text speaks of; the examples make some of them themselves.
   const ids: Record<string, string> = {
     FILE_ID: await upload(),
@@ -64,6 +68,7 @@ test('every example of docs/api.md works as it is written', async (context) => {
     ENDED_JOB_ID: await ended('test.noop', {}),
     WORKER_ID: await findWorkerId(),
     QUEUED_JOB_ID: await client.submit('test.noop', {}, { delayMs: 3_600_000 }),
+    QUEUED_WORKFLOW_ID: await queueWorkflow(),
   };
 
   for (const source of examples) {
@@ -72,6 +77,7 @@ test('every example of docs/api.md works as it is written', async (context) => {
     const answer = readJson(output);
     if (source.includes('/v1/keys" ')) ids['API_KEY_ID'] = answer?.id ?? '';
     if (source.includes('/v1/jobs/batch" ')) ids['BATCH_ID'] ??= answer?.id ?? '';
+    if (source.includes('"steps":')) ids['WORKFLOW_ID'] = answer?.id ?? '';
     // The first job of the text, which reads a photo.
     if (source.includes('-F task=')) ids['JOB_ID'] ??= answer?.id ?? '';
   }

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
 import { createClaimJobs } from '#shared/db/claim-jobs.ts';
-import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { migrate } from '#shared/db/migrate.ts';
 import { createHotDb } from '#shared/db/pool.ts';
 import { createSettleRuns } from '#shared/db/settle-runs.ts';
@@ -13,16 +13,17 @@ import { uuidv7 } from '#shared/ids.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
 import {
-  checkRedis,
   createConsumerConnection,
   createProducerConnection,
   createSubscriberConnection,
+  watchRedisState,
 } from '#shared/queue/connections.ts';
 import { createConsumer } from '#shared/queue/consumer.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
+import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
 import { createBacklogGate } from './backlog-gate.ts';
@@ -41,6 +42,7 @@ import { startHealthServer } from './services/health-server.ts';
 import { createJanitor } from './services/janitor.ts';
 import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
+import { createReleaser } from './services/releaser.ts';
 import { createScheduler } from './services/scheduler.ts';
 import { createTaskRules } from './task-rules.ts';
 import { assignSlots } from './slots.ts';
@@ -72,6 +74,7 @@ const db = createHotDb({
 });
 lifecycle.onStop('postgres', () => db.end());
 await ensureQueues(db, queues);
+await setQueueRates(db, findQueueRates(definitions));
 
 const redis = createProducerConnection(config.REDIS_URL, log);
 const subscriber = createSubscriberConnection(config.REDIS_URL, log);
@@ -79,7 +82,7 @@ lifecycle.onStop('redis', () => {
   redis.disconnect();
   subscriber.disconnect();
 });
-await checkRedis(redis, log);
+watchRedisState(redis, log);
 const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX });
 const signals = createSignalPublisher({ redis, prefix: config.REDIS_PREFIX });
 
@@ -170,7 +173,8 @@ const scheduler = createScheduler({
   log,
 });
 const batchKeeper = createBatchKeeper({ db, onStarted: () => feeder.wake(), log });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, batchKeeper }))
+const releaser = createReleaser({ db, onReleased: () => feeder.wake(), log });
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, releaser, batchKeeper }))
   lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
@@ -183,7 +187,10 @@ const outputStore = createOutputStore({
   },
 });
 const { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS } = config;
-const settles = createSettleRuns(db);
+const settles = createSettleRuns(db, () => {
+  feeder.wake();
+  releaser.wake();
+});
 const runJob = createRunJob({
   claims: createClaimJobs(db, { id: workerId, tasks: [...tasks.keys()] }),
   settles,
@@ -209,6 +216,7 @@ const runJob = createRunJob({
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,
   signals,
+  onKeyFreed: () => feeder.wake(),
   endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
   onBatchJobEnded: (batchId) => batchKeeper.note(batchId),
   log,
@@ -264,7 +272,7 @@ listenForSignal({
     if (runs.find(jobId) !== undefined) lease.wake();
   },
 }).catch(() => {});
-for (const loop of [feeder, reaper, janitor, scheduler, batchKeeper]) loop.start();
+for (const loop of [feeder, reaper, janitor, scheduler, releaser, batchKeeper]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({
     port: config.WINDLASS_HEALTH_PORT,

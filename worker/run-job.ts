@@ -51,6 +51,8 @@ export interface RunJobDeps {
   readonly createReports: (job: ClaimedJob) => JobReports;
   readonly outputStore: OutputStore;
   readonly signals: SignalPublisher;
+  /** A job with a concurrency key has ended or waits again: others may have their turn. */
+  readonly onKeyFreed: () => void;
   /** Runs that may be storing and settling without holding a slot; further ones keep theirs until one has ended. */
   readonly endingMax: number;
   /** A job of this batch has ended. */
@@ -139,6 +141,7 @@ async function end(deps: RunJobDeps, executed: Executed): Promise<void> {
   const state =
     outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
   crashPoint('run.after-commit');
+  if (job.options.concurrencyKey !== undefined) deps.onKeyFreed();
   // Files of a run that may have been committed are left to the janitor, which decides by the record.
   if (state !== 'succeeded' && state !== 'unknown')
     await deps.outputStore.discard(outputs.map((output) => output.id));

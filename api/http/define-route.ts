@@ -45,6 +45,7 @@ export interface Route<
   readonly scope: Scope | 'public';
   readonly tag:
     | 'Jobs'
+    | 'Workflows'
     | 'Schedules'
     | 'Files'
     | 'E-mail'

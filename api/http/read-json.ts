@@ -5,14 +5,23 @@ import { findJsonProblem } from '#shared/domain/json-limits.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
 import { withinPace } from './json-pace.ts';
 
-export type ReadJson = (req: Request, res: Response) => Promise<unknown>;
+/** @param limits of a call whose documents may be larger than those of others. */
+export type ReadJson = (req: Request, res: Response, limits?: JsonSizeLimits) => Promise<unknown>;
+
+export interface JsonSizeLimits {
+  readonly bytesMax: number;
+  readonly keysMax: number;
+  /** What the answers call them. */
+  readonly bytesName: string;
+  readonly keysName: string;
+}
 
 /** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
 export function createReadJson(config: Config): ReadJson {
   const read = createReadBody(config, 'WINDLASS_JSON_BYTES_MAX');
-  return async (req, res) => {
-    const body = await read(req, res);
-    checkJson(body, config);
+  return async (req, res, sizes) => {
+    const body = await read(req, res, sizes);
+    checkJson(body, config, sizes);
     return body;
   };
 }
@@ -26,9 +35,14 @@ function createReadBody(
   config: Config,
   limitName: 'WINDLASS_JSON_BYTES_MAX' | 'WINDLASS_BATCH_BYTES_MAX',
 ): ReadJson {
-  const parse = express.json({ limit: config[limitName], strict: false, type: () => true });
+  const parserOf = (bytesMax: number) => express.json({ limit: bytesMax, strict: false, type: () => true });
+  const parsers = new Map([[config[limitName], parserOf(config[limitName])]]);
   const limits = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
-  return async (req, res) => {
+  return async (req, res, sizes) => {
+    const bytesMax = Math.max(config[limitName], sizes?.bytesMax ?? 0);
+    const bytesName = sizes !== undefined && bytesMax === sizes.bytesMax ? sizes.bytesName : limitName;
+    const parse = parsers.get(bytesMax) ?? parserOf(bytesMax);
+    parsers.set(bytesMax, parse);
     if (!isJson(req)) {
       throw new AppError(
         'unsupported-media-type',
@@ -41,7 +55,7 @@ function createReadBody(
       () =>
         new Promise<void>((resolve, reject) => {
           parse(req, res, (err?: unknown) =>
-            err === undefined ? resolve() : reject(nameLimit(err, limitName)),
+            err === undefined ? resolve() : reject(nameLimit(err, bytesName)),
           );
         }),
     );
@@ -67,11 +81,10 @@ export function isJson(req: Request): boolean {
 }
 
 /** @throws AppError for documents that are too deep, have too many keys, or text that cannot be stored. */
-export function checkJson(value: unknown, config: Config): void {
-  const problem = findJsonProblem(value, {
-    depthMax: config.WINDLASS_JSON_DEPTH_MAX,
-    keysMax: config.WINDLASS_JSON_KEYS_MAX,
-  });
+export function checkJson(value: unknown, config: Config, sizes?: JsonSizeLimits): void {
+  const isLarger = sizes !== undefined && sizes.keysMax > config.WINDLASS_JSON_KEYS_MAX;
+  const keysMax = isLarger ? sizes.keysMax : config.WINDLASS_JSON_KEYS_MAX;
+  const problem = findJsonProblem(value, { depthMax: config.WINDLASS_JSON_DEPTH_MAX, keysMax });
   switch (problem?.type) {
     case undefined:
       return;
@@ -83,7 +96,7 @@ export function checkJson(value: unknown, config: Config): void {
     case 'too-many-keys':
       throw new AppError(
         'content-too-large',
-        `The JSON has more than ${config.WINDLASS_JSON_KEYS_MAX} keys and items (WINDLASS_JSON_KEYS_MAX).`,
+        `The JSON has more than ${keysMax} keys and items (${isLarger ? sizes.keysName : 'WINDLASS_JSON_KEYS_MAX'}).`,
       );
     case 'unstorable':
       throw invalidInput([
@@ -118,7 +131,7 @@ export function invalidInput(errors: readonly FieldError[]): AppError {
 
 const errorsMax = 50;
 
-export function toFieldErrors(error: z.ZodError, prefix: string): FieldError[] {
+export function toFieldErrors(error: Pick<z.ZodError, 'issues'>, prefix: string): FieldError[] {
   return error.issues.slice(0, errorsMax).flatMap((issue): FieldError[] => {
     const pointer =
       prefix +

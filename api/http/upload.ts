@@ -18,6 +18,7 @@ import { cleanFileName, cleanMediaType, parseContentDisposition } from './file-n
 import { readMultipart, type Form, type MultipartLimits } from './multipart.ts';
 import { paceBody, type PaceLimits } from './upload-pace.ts';
 import { readRestOfRefused } from './upload-refusal.ts';
+import type { Quota } from './quota.ts';
 import { createRoomCheck } from './upload-room.ts';
 import { createUploadSlots } from './upload-slots.ts';
 
@@ -36,7 +37,7 @@ export interface Uploads {
   /**
    * Stores a request whose body is one file. Name and type come from `Content-Disposition` and `Content-Type`;
    * `Repr-Digest` and `Content-Digest` are checked.
-   * @throws AppError `too-many-uploads`, `storage-full`, `unavailable`, `content-too-large`, `unsupported-media-type`,
+   * @throws AppError `too-many-uploads`, `storage-full`, `quota-full`, `unavailable`, `content-too-large`, `unsupported-media-type`,
    *   `bad-request`, `digest-mismatch`, `upload-incomplete`, `request-timeout`.
    */
   receiveFile(req: IncomingMessage, options: { tenantId: string }): Promise<StoredUpload>;
@@ -79,8 +80,11 @@ export function uploadLimits(config: Config): UploadLimits {
   };
 }
 
-export function createUploads(options: { storage: Storage; limits: UploadLimits }): Uploads {
-  const { storage, limits } = options;
+/** The row of an upload is the caller's, and committed a moment after it is stored; until then its bytes count here. */
+const rowMs = 2_000;
+
+export function createUploads(options: { storage: Storage; quota: Quota; limits: UploadLimits }): Uploads {
+  const { storage, quota, limits } = options;
   const slots = createUploadSlots(limits.perTenantMax);
   const checkRoom = createRoomCheck({ storage, usedShareMax: limits.diskUsedMax });
 
@@ -142,13 +146,45 @@ export function createUploads(options: { storage: Storage; limits: UploadLimits 
     }
   }
 
+  /** A body that says its length is refused before it is read; of another one it is known when it has been stored. */
+  async function withinQuota<Result>(
+    req: IncomingMessage,
+    tenantId: string,
+    receive: (req: IncomingMessage) => Promise<Result>,
+    filesOf: (result: Result) => readonly StoredUpload[],
+  ): Promise<Result> {
+    const declared = Number(req.headers['content-length'] ?? 0);
+    const releases = [await quota.take(tenantId, Math.max(1, declared))];
+    const releaseAll = () => {
+      for (const release of releases) release();
+    };
+    try {
+      const result = await receive(req);
+      if (declared === 0) {
+        const files = filesOf(result);
+        const size = files.reduce((sum, file) => sum + file.sizeBytes, 0);
+        try {
+          releases.push(await quota.take(tenantId, size));
+        } catch (err) {
+          await discard(files);
+          throw err;
+        }
+      }
+      setTimeout(releaseAll, rowMs).unref();
+      return result;
+    } catch (err) {
+      releaseAll();
+      throw err;
+    }
+  }
+
   /** What every upload has around it. */
-  function guarded<Result>(receive: (req: IncomingMessage) => Promise<Result>) {
+  function guarded<Result>(receive: (req: IncomingMessage, tenantId: string) => Promise<Result>) {
     return async (req: IncomingMessage, { tenantId }: { tenantId: string }): Promise<Result> => {
       let release = (): void => {};
       try {
         release = slots.take(tenantId);
-        return await receive(req);
+        return await receive(req, tenantId);
       } catch (err) {
         readRestOfRefused(req);
         throw err;
@@ -159,8 +195,8 @@ export function createUploads(options: { storage: Storage; limits: UploadLimits 
   }
 
   return {
-    receiveFile: guarded(receiveFile),
-    receiveForm: guarded(receiveForm),
+    receiveFile: guarded((req, tenantId) => withinQuota(req, tenantId, receiveFile, (file) => [file])),
+    receiveForm: guarded((req, tenantId) => withinQuota(req, tenantId, receiveForm, (form) => form.files)),
     takeSlot: (tenantId) => slots.take(tenantId),
     discard,
   };

@@ -1,5 +1,7 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Client } from 'pg';
+import { afterEach, beforeEach, expect, inject, test } from 'vitest';
 import { newJob } from '#test/support/new-job.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
@@ -55,6 +57,43 @@ const end = (run: { jobId: string; fence: number }, fields: Partial<RunEnd> = {}
   result: { ok: true },
   outputs: [],
   ...fields,
+});
+
+test('F11: requests that meet another transaction in a deadlock are tried again, and accepted', async () => {
+  const url = new URL(inject('servers').postgresAdminUrl);
+  url.pathname = new URL(world.databaseUrl).pathname;
+  const holder = new Client({ connectionString: url.href });
+  await holder.connect();
+  try {
+    const insertKey = (key: string) =>
+      holder.query(
+        `INSERT INTO idempotency_keys (tenant_id, key, fingerprint, resource, resource_id)
+         VALUES ('default', $1, '', 'job', gen_random_uuid())`,
+        [key],
+      );
+    // It is ours that Postgres gives up.
+    await holder.query(`SET deadlock_timeout = '60s'`);
+    await holder.query('BEGIN');
+    await insertKey('b');
+    const accepts = createAcceptJobs(db);
+    const accepted = Promise.all(
+      ['a', 'b'].map((key) => accepts.add(newJob({ idempotency: { key, fingerprint: sha256 } }))),
+    );
+    await waitFor(
+      async () => {
+        const { rowCount } = await db.query(
+          `SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+        );
+        return rowCount === 1 ? true : undefined;
+      },
+      { what: 'the group to hold one key and to wait for the other' },
+    );
+    await insertKey('a');
+    await holder.query('ROLLBACK');
+    expect((await accepted).map((acceptance) => acceptance.type)).toEqual(['accepted', 'accepted']);
+  } finally {
+    await holder.end();
+  }
 });
 
 test('of many requests with one key at the same moment, one makes a job and the others learn which', async () => {

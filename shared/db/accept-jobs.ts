@@ -6,13 +6,17 @@
  * not wait for the feeder: the queue is not paused, nothing undispatched waits before it, and its window has room.
  */
 import type { JobState } from '../domain/job.ts';
+import type { UniqueKey } from '../domain/unique-key.ts';
 import { jsonArray, plainArray, textArray } from './array-literal.ts';
+import { linkDependencies, type NewDependency } from './dependencies.ts';
+import { isParkedSql } from './feed-keys.ts';
 import { hasWaitingSql } from './feed-queues.ts';
 import { createGroupCommit, type GroupCommit } from './group-commit.ts';
 import {
   isConnectionLost,
   isDataError,
   AmbiguousCommitError,
+  inTransaction,
   sqlState,
   type Db,
   type Queryable,
@@ -42,6 +46,14 @@ export interface NewJob {
   readonly idempotency: { readonly key: string; readonly fingerprint: string } | null;
   /** The schedule that made it. */
   readonly scheduleKey: string | null;
+  /** Only unique-jobs.ts takes such jobs. */
+  readonly uniqueKey?: UniqueKey;
+  /** At most `max` jobs with this key, in its tenant and queue, are dispatched or active at once. */
+  readonly concurrency?: { readonly key: string; readonly max: number };
+  /** Jobs that it waits for. The ids of parents must be those of committed jobs, or of jobs that are accepted with it. */
+  readonly dependsOn?: readonly NewDependency[];
+  /** The workflow that it is a step of. */
+  readonly workflow?: { readonly id: string; readonly step: string };
 }
 
 /** A file whose bytes are durable and whose row is not yet there. */
@@ -55,7 +67,10 @@ export interface NewFile {
   readonly retentionMs: number;
 }
 
-/** `accepted`: the row is new. `duplicate`: the idempotency key was there before, and nothing was written. */
+/**
+ * `accepted`: the row is new. `duplicate`: the idempotency key was there before, and nothing was written. `held`: another job
+ * has the unique key; `isReplaced`: it has got the input and the files of this one.
+ */
 export type Acceptance =
   | {
       readonly type: 'accepted';
@@ -63,7 +78,8 @@ export type Acceptance =
       readonly createdAt: Date;
       readonly isDispatched: boolean;
     }
-  | { readonly type: 'duplicate' };
+  | { readonly type: 'duplicate' }
+  | { readonly type: 'held'; readonly jobId: string; readonly isReplaced: boolean };
 
 export type AcceptJobs = GroupCommit<NewJob, Acceptance>;
 
@@ -73,9 +89,24 @@ export const acceptFlightsMax = 2;
 export function createAcceptJobs(db: Db): AcceptJobs {
   return createGroupCommit<NewJob, Acceptance>({
     flightsMax: acceptFlightsMax,
-    flush: (jobs) => insertJobs(db, jobs),
+    flush: (jobs) => (jobs.some(isDependent) ? insertDependent(db, jobs) : insertJobs(db, jobs)),
     recover: (job, err) => findAccepted(db, job, err),
   });
+}
+
+/** Edges are written after the rows, so a group that has any is a transaction. */
+async function insertDependent(db: Db, jobs: readonly NewJob[]): Promise<Acceptance[]> {
+  try {
+    return await inTransaction(db, (client) => insertJobs(client, jobs));
+  } catch (err) {
+    // As after a statement that committed itself: each row is asked for.
+    if (err instanceof AmbiguousCommitError) throw err.cause;
+    throw err;
+  }
+}
+
+function isDependent(job: NewJob): boolean {
+  return job.dependsOn !== undefined && job.dependsOn.length > 0;
 }
 
 /** The foreign key of `job_inputs` refused: a file was deleted between its check and the commit. */
@@ -92,15 +123,17 @@ interface AcceptedRow {
 
 /**
  * What most jobs bring, one array parameter per column; and what some bring besides: an idempotency key, new files,
- * references to files, a schedule, a batch. A group in which no job has any of these is inserted without the parts for them, in
- * half the time.
+ * references to files, a schedule, a concurrency key, parents, a workflow, a batch. A group in which no job has any of these is
+ * inserted without the parts for them, in half the time.
  */
 const columns = `$1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::timestamptz[], $8::integer[],
     $9::json[], $10::jsonb[], $11::text[], $12::integer[], $13::bigint[], $14::text[]`;
 const columnNames =
   'id, tenant_id, task, queue, priority, delay_ms, run_at, place, input, options, tags, attempts_max, retention_ms, traceparent';
-const moreColumns = '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::uuid[]';
-const moreColumnNames = 'input_files, new_files, idempotency_key, fingerprint, schedule_key, batch_id';
+const moreColumns =
+  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[], $23::boolean[], $24::text[], $25::text[], $26::uuid[]';
+const moreColumnNames =
+  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max, is_blocked, workflow_id, workflow_step, batch_id';
 
 // Keys are inserted in order, so that two groups that share keys wait for each other instead of deadlocking.
 // `ON CONFLICT DO NOTHING` waits for a transaction in flight with the same key, which is what makes equal
@@ -125,25 +158,32 @@ const keyedSql = `item AS MATERIALIZED (
   SELECT r.id, f, r.tenant_id FROM ready r CROSS JOIN unnest(r.input_files::uuid[]) AS f
 ), `;
 
-// `place` counts the jobs of the group that want to run at once, per queue; others wait for the feeder. The gate is
-// materialized: it would be asked once per row.
+// `place` counts the jobs of the group that want to run at once, per queue; others wait for the feeder, which alone decides on
+// jobs with a key and on queues with a rate. The gate is materialized: it would be asked once per row. A job whose key
+// has others waiting for room is parked behind them (feed-keys.ts).
+const parkedSql = `
+  CROSS JOIN LATERAL (SELECT CASE WHEN r.concurrency_key IS NOT NULL AND due.at <= now() AND EXISTS (
+    SELECT 1 FROM jobs p WHERE p.queue = r.queue AND p.tenant_id = r.tenant_id AND p.concurrency_key = r.concurrency_key
+      AND ${isParkedSql('p')}) THEN due.rank_at END) AS parked(rank_at)`;
+
 const insertSql = ({ isPlain }: { isPlain: boolean }) => `
 WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   SELECT q.name, CASE
-      WHEN q.is_paused OR ${hasWaitingSql} THEN 0
+      WHEN q.is_paused OR q.rate_max IS NOT NULL OR ${hasWaitingSql} THEN 0
       ELSE q.window_size - (SELECT count(*) FROM (SELECT 1 FROM jobs d
         WHERE d.queue = q.name AND d.state = 'queued' AND d.dispatched_at IS NOT NULL LIMIT q.window_size) AS dispatched)
     END AS room
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent, start_before${isPlain ? '' : ', schedule_key, batch_id'})
-  SELECT r.id, r.tenant_id, r.task, r.queue, CASE WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
-    r.priority, due.at, due.at - r.priority * interval '60 s', CASE WHEN r.place <= gate.room THEN now() END,
-    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent,
-    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.schedule_key, r.batch_id'}
+                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at, workflow_id, workflow_step, batch_id'})
+  SELECT r.id, r.tenant_id, r.task, r.queue, CASE ${isPlain ? '' : `WHEN r.is_blocked THEN 'blocked'::job_state `}WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
+    r.priority, due.at, ${isPlain ? 'due.rank_at' : `CASE WHEN parked.rank_at IS NULL OR r.is_blocked THEN due.rank_at ELSE 'infinity' END`}, CASE WHEN r.place <= gate.room THEN now() END,
+    r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent, ${isPlain ? 'NULL' : 'r.schedule_key'},
+    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, CASE WHEN NOT r.is_blocked THEN parked.rank_at END, r.workflow_id::uuid, r.workflow_step, r.batch_id'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
-  CROSS JOIN LATERAL (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms')) AS due(at)
+  CROSS JOIN LATERAL (SELECT at, at - r.priority * interval '60 s' AS rank_at
+    FROM (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms') AS at) AS d) AS due${isPlain ? '' : parkedSql}
   LEFT JOIN gate ON gate.name = r.queue
   RETURNING id, tenant_id, state, created_at, dispatched_at IS NOT NULL AS dispatched
 ), event AS (
@@ -157,7 +197,8 @@ const insertStatements = {
 };
 
 /**
- * The statement itself, for one group; also inside a transaction that decides more than that.
+ * The statement itself, for one group; also inside a transaction that decides more than that. Jobs that wait for others can only
+ * be inserted in a transaction.
  * @param dispatch `later` leaves all of them to the feeder: whoever makes them adds nothing to Redis.
  */
 export async function insertJobs(
@@ -165,13 +206,18 @@ export async function insertJobs(
   jobs: readonly NewJob[],
   dispatch: 'now' | 'later' = 'now',
 ): Promise<Acceptance[]> {
+  if (jobs.some((job) => job.uniqueKey !== undefined))
+    throw new TypeError('Jobs with a unique key are inserted by insertAnyJobs.');
   const isPlain = jobs.every(
     (job) =>
       job.idempotency === null &&
       job.newFiles.length === 0 &&
       job.inputFiles.length === 0 &&
       job.scheduleKey === null &&
-      job.batchId === null,
+      job.batchId === null &&
+      job.concurrency === undefined &&
+      job.workflow === undefined &&
+      !isDependent(job),
   );
   const { rows } = await db.query<AcceptedRow>({
     ...(isPlain ? insertStatements.plain : insertStatements.full),
@@ -195,6 +241,8 @@ export async function insertJobs(
     ],
   });
   const accepted = new Map(rows.map((row) => [row.id, row]));
+  const dependent = jobs.filter((job) => isDependent(job) && accepted.has(job.id));
+  if (dependent.length > 0) await linkDependencies(db, dependent);
   return jobs.map((job) => toAcceptance(accepted.get(job.id)));
 }
 
@@ -205,15 +253,21 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
     textArray(jobs.map((job) => job.idempotency?.key ?? null)),
     textArray(jobs.map((job) => job.idempotency?.fingerprint ?? null)),
     textArray(jobs.map((job) => job.scheduleKey)),
+    textArray(jobs.map((job) => job.concurrency?.key ?? null)),
+    plainArray(jobs.map((job) => job.concurrency?.max ?? 'NULL')),
+    plainArray(jobs.map((job) => String(isDependent(job)))),
+    textArray(jobs.map((job) => job.workflow?.id ?? null)),
+    textArray(jobs.map((job) => job.workflow?.step ?? null)),
     textArray(jobs.map((job) => job.batchId)),
   ];
 }
 
-/** The how-manieth of its queue each job is that wants to run at once; NULL for those that come later. */
+/** The how-manieth of its queue each job is that wants to run at once; NULL for those that come later or have a key. */
 function placesOf(jobs: readonly NewJob[]): (number | 'NULL')[] {
   const counts = new Map<string, number>();
   return jobs.map((job) => {
-    if (job.delayMs > 0 || job.runAt !== null) return 'NULL';
+    if (job.delayMs > 0 || job.runAt !== null || job.concurrency !== undefined || isDependent(job))
+      return 'NULL';
     const place = (counts.get(job.queue) ?? 0) + 1;
     counts.set(job.queue, place);
     return place;
@@ -221,7 +275,7 @@ function placesOf(jobs: readonly NewJob[]): (number | 'NULL')[] {
 }
 
 /** A commit whose answer was lost is never guessed: the row tells (faults.md, F4). */
-async function findAccepted(db: Db, job: NewJob, cause: unknown): Promise<Acceptance> {
+export async function findAccepted(db: Db, job: NewJob, cause: unknown): Promise<Acceptance> {
   try {
     const { rows } = await db.query<AcceptedRow>(
       'SELECT id, state, created_at, dispatched_at IS NOT NULL AS dispatched FROM jobs WHERE id = $1',

@@ -39,6 +39,7 @@ export interface JobOptions {
     readonly delayMs: number;
     readonly maxMs: number;
   };
+  readonly concurrencyKey?: string;
 }
 
 export interface ClaimedFile {

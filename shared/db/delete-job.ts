@@ -7,6 +7,8 @@ export type DeleteAnswer =
   | { readonly type: 'deleted'; readonly fileIds: readonly string[] }
   | { readonly type: 'missing' }
   | { readonly type: 'not-final'; readonly state: JobState }
+  /** Another job, not yet final, waits or has waited for it, and may take something from its result. */
+  | { readonly type: 'awaited' }
   /** A schedule, or another job, not yet final, takes one of its files as input. */
   | { readonly type: 'file-in-use' };
 
@@ -20,6 +22,13 @@ export async function deleteJob(db: Db, tenantId: string, id: string): Promise<D
       const state = rows[0]?.state;
       if (state === undefined) return { type: 'missing' };
       if (!isFinal(state)) return { type: 'not-final', state };
+      // Nobody can begin to wait for it while its row is locked.
+      const awaited = await client.query(
+        `SELECT FROM job_dependencies d JOIN jobs c ON c.id = d.child_id
+         WHERE d.parent_id = $1 AND c.state NOT IN ('succeeded', 'failed', 'cancelled') LIMIT 1`,
+        [id],
+      );
+      if (awaited.rowCount !== 0) return { type: 'awaited' };
       // The foreign keys of job_inputs and schedule_files say whether one is needed, whatever happens at the same moment.
       const files = await client.query<{ id: string }>(
         'DELETE FROM files WHERE tenant_id = $1 AND job_id = $2 RETURNING id',

@@ -16,7 +16,14 @@ export async function deleteJobs(
      ORDER BY id FOR UPDATE`,
     [tenantId, ids],
   );
-  const final = rows.map((row) => row.id);
+  // Nobody can begin to wait for them while their rows are locked.
+  const waited = await client.query<{ parent_id: string }>(
+    `SELECT DISTINCT d.parent_id FROM job_dependencies d JOIN jobs c ON c.id = d.child_id
+     WHERE d.tenant_id = $1 AND d.parent_id = ANY($2::uuid[]) AND c.state NOT IN ('succeeded', 'failed', 'cancelled')`,
+    [tenantId, rows.map((row) => row.id)],
+  );
+  const awaited = new Set(waited.rows.map((row) => row.parent_id));
+  const final = rows.map((row) => row.id).filter((id) => !awaited.has(id));
   await client.query(
     'SELECT 1 FROM files WHERE tenant_id = $1 AND job_id = ANY($2::uuid[]) ORDER BY id FOR UPDATE',
     [tenantId, final],
@@ -41,8 +48,17 @@ export async function deleteJobs(
   await client.query('DELETE FROM jobs WHERE tenant_id = $1 AND id = ANY($2::uuid[])', [tenantId, gone]);
   return {
     done: gone.length,
-    errors: [...kept].toSorted().map(fileInUse),
+    errors: [...[...awaited].toSorted().map(isAwaited), ...[...kept].toSorted().map(fileInUse)],
     fileIds: files.rows.map((row) => row.id),
+  };
+}
+
+function isAwaited(jobId: string): JobProblem {
+  return {
+    jobId,
+    code: 'job-in-use',
+    message:
+      'Another job, which has not ended, waits for it, or has waited and may take something from its result.',
   };
 }
 

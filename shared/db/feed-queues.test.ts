@@ -71,6 +71,50 @@ test('tenants take turns, however many jobs one of them has', async () => {
   expect(ids.filter((id) => many.includes(id)).toSorted()).toEqual(many.slice(0, 2).toSorted());
 });
 
+test.each([1, 10])(
+  'with 100,000 jobs of one tenant waiting, the first job of another waits for one window and a free slot (window of %i)',
+  async (slots) => {
+    await db.query(`INSERT INTO tenants (id) VALUES ('a'), ('b')`);
+    await setWindow(slots);
+    await db.query(
+      `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms)
+       SELECT gen_random_uuid(), 'a', 't', 'q', 'queued', now(), now(), '{}', 1, 1 FROM generate_series(1, 100000)`,
+    );
+    const window = (await feedQueues(db, ['q'])).deliveries;
+    expect(window).toHaveLength(slots);
+    const job = newJob({ tenantId: 'b' });
+    expect(await createAcceptJobs(db).add(job)).toMatchObject({ isDispatched: false });
+    // A slot takes one delivery after the other; with each the window has room for one more.
+    const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
+    const started: string[] = [];
+    const waiting = [...window];
+    while (!started.includes(job.id) && started.length < 2 * slots + 2) {
+      const next = waiting.shift();
+      if (next === undefined) break;
+      await claims.add(next);
+      started.push(next.jobId);
+      waiting.push(...(await feedQueues(db, ['q'])).deliveries);
+    }
+    // Behind what was in the window already, and at most one turn of the other tenant.
+    expect(started.indexOf(job.id)).toBeGreaterThan(0);
+    expect(started.indexOf(job.id)).toBeLessThanOrEqual(slots + 1);
+  },
+);
+
+test('three tenants that always have jobs waiting get every third slot each, also when only one is free at a time', async () => {
+  await db.query(`INSERT INTO tenants (id) VALUES ('a'), ('b'), ('c')`);
+  await setWindow(1);
+  for (const tenantId of ['a', 'b', 'c'])
+    await acceptWaiting(Array.from({ length: 10 }, () => newJob({ tenantId })));
+  const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
+  const tenants: (string | undefined)[] = [];
+  for (let n = 0; n < 9; n += 1) {
+    const [delivery] = (await feedQueues(db, ['q'])).deliveries;
+    if (delivery !== undefined) tenants.push((await claims.add(delivery))?.tenantId);
+  }
+  expect(tenants).toEqual(['a', 'b', 'c', 'a', 'b', 'c', 'a', 'b', 'c']);
+});
+
 test('a higher priority goes first, but a minute of waiting outweighs one step', async () => {
   await setWindow(2);
   const [low, high, old] = await acceptWaiting([newJob(), newJob({ priority: 1 }), newJob()]);

@@ -32,7 +32,7 @@ export function createFindReplay(db: Db): FindReplay {
 async function find(db: Db, keys: readonly KeyOfTenant[]): Promise<(Replay | undefined)[]> {
   const { rows } = await db.query<IdempotencyRow & { tenant_id: string; key: string }>({
     name: 'find-replays',
-    text: `SELECT k.tenant_id, k.key, encode(k.fingerprint, 'hex') AS fingerprint, k.resource, k.resource_id
+    text: `SELECT k.tenant_id, k.key, encode(k.fingerprint, 'hex') AS fingerprint, k.resource, k.resource_id, k.is_duplicate
            FROM unnest($1::text[], $2::text[]) AS wanted(tenant_id, key)
            JOIN idempotency_keys k ON k.tenant_id = wanted.tenant_id AND k.key = wanted.key`,
     values: [keys.map((item) => item.tenantId), keys.map((item) => item.key)],

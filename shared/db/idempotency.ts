@@ -3,8 +3,10 @@ import type { Queryable } from './pool.ts';
 export interface IdempotencyRow {
   /** Lower-case hex. */
   readonly fingerprint: string;
-  readonly resource: 'job' | 'file' | 'batch';
+  readonly resource: 'job' | 'file' | 'batch' | 'workflow';
   readonly resource_id: string;
+  /** The request made no job: the resource is the one that held its unique key. */
+  readonly is_duplicate: boolean;
 }
 
 /** What a key stands for, while it is remembered. */
@@ -14,7 +16,7 @@ export async function findIdempotencyKey(
   key: string,
 ): Promise<IdempotencyRow | undefined> {
   const { rows } = await db.query<IdempotencyRow>(
-    `SELECT encode(fingerprint, 'hex') AS fingerprint, resource, resource_id FROM idempotency_keys WHERE tenant_id = $1 AND key = $2`,
+    `SELECT encode(fingerprint, 'hex') AS fingerprint, resource, resource_id, is_duplicate FROM idempotency_keys WHERE tenant_id = $1 AND key = $2`,
     [tenantId, key],
   );
   return rows[0];

@@ -20,6 +20,8 @@ export interface JobRow {
   readonly attempts_max: number;
   readonly schedule_key: string | null;
   readonly batch_id: string | null;
+  readonly workflow_id: string | null;
+  readonly workflow_step: string | null;
   readonly worker_id: string | null;
   readonly cancel_requested_at: Date | null;
   readonly cancel_reason: string | null;
@@ -41,7 +43,7 @@ export interface AttemptRow {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, input, options, tags, result, error, progress, attempts_max,
-  schedule_key, batch_id, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
+  schedule_key, batch_id, workflow_id, workflow_step, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
 
 export async function findJob(db: Queryable, tenantId: string, id: string): Promise<JobRow | undefined> {
   const { rows } = await db.query<JobRow>({

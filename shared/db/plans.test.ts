@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
 import { newJob } from '#test/support/new-job.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
 import { completeBatches, completeNextBatches } from './complete-batches.ts';
@@ -15,7 +16,17 @@ import { tickSchedules } from './schedule-ticks.ts';
 import { findSchedule, putSchedule } from './schedules.ts';
 import { createSettleRuns } from './settle-runs.ts';
 import { listWorkers } from './worker-list.ts';
+import type { Settlement } from '../domain/job.ts';
 import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
+
+const succeeded: Settlement = {
+  state: 'succeeded',
+  attemptsUsed: 1,
+  crashes: 0,
+  delayMs: 0,
+  error: undefined,
+  outcome: 'succeeded',
+};
 
 let world: World;
 let db: Db;
@@ -50,14 +61,7 @@ test('what every job and every second costs is found by an index, also when the 
   await renewLease(db, { id: workerId, leaseMs: 1_000, drain: {}, memoryBytes: 0, runs: [run] });
   const settled = await createSettleRuns(db).add({
     ...run,
-    settlement: {
-      state: 'succeeded',
-      attemptsUsed: 1,
-      crashes: 0,
-      delayMs: 0,
-      error: undefined,
-      outcome: 'succeeded',
-    },
+    settlement: succeeded,
     result: null,
     outputs: [],
   });
@@ -150,6 +154,70 @@ test('statistics of queues read no more than they count, however much waits and 
   expect(await listQueueStats(db)).toMatchObject([{ queued: queueCountMax, scheduled: queueCountMax }]);
   expect((await countEntriesRead(db)) - before).toBeLessThan(5 * queueCountMax);
 });
+
+test('F63: beside a million finished jobs a job costs as little as ever, a transaction that somebody left open adds a little for each job that has ended since, and expired ones go in batches', async () => {
+  const hot = createHotDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+  try {
+    await ensureQueues(hot, ['q']);
+    await insertFinished(1_000_000);
+    const workerId = uuidv7();
+    await registerWorker(
+      hot,
+      { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
+      60_000,
+    );
+    const costOf = async (work: () => Promise<unknown>) => {
+      const before = await countEntriesRead(hot);
+      await work();
+      return (await countEntriesRead(hot)) - before;
+    };
+    expect(await costOf(() => runOneJob(hot, workerId))).toBeLessThan(100);
+    expect(await costOf(() => purgeJobs(hot, 500))).toBeLessThan(500 * 10);
+
+    const left = await db.connect();
+    await left.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+    await left.query('SELECT count(*) FROM queues');
+    for (let ended = 0; ended < 50; ended += 1)
+      expect(await costOf(() => runOneJob(hot, workerId))).toBeLessThan(100 + 20 * ended);
+    await left.query('ROLLBACK');
+    left.release();
+    // The first one after it still meets what they have left in the indexes, and marks it as dead.
+    await runOneJob(hot, workerId);
+    expect(await costOf(() => runOneJob(hot, workerId))).toBeLessThan(100);
+  } finally {
+    await hot.end();
+  }
+});
+
+/** As they are when nobody has deleted any for a while: all have expired. */
+async function insertFinished(count: number): Promise<void> {
+  const step = 100_000;
+  for (let first = 1; first <= count; first += step) {
+    // Ids that grow, as real ones do.
+    await db.query(
+      `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms, finished_at, expires_at)
+       SELECT lpad(to_hex(n), 32, '0')::uuid, 'default', 't', 'q', 'succeeded', now(), now(), '{}', 1, 1, now(), now() - interval '1 s'
+       FROM generate_series($1::integer, $2::integer) AS n`,
+      [first, first + step - 1],
+    );
+  }
+}
+
+/** From its acceptance through the feeder to its end. */
+async function runOneJob(hot: Db, workerId: string): Promise<void> {
+  const job = newJob({ delayMs: 1 });
+  await createAcceptJobs(hot).add(job);
+  await waitFor(async () => ((await feedQueues(hot, ['q'])).deliveries.length === 1 ? true : undefined), {
+    what: 'the job to be due',
+  });
+  const claimed = await createClaimJobs(hot, { id: workerId, tasks: ['t'] }).add({ jobId: job.id, fence: 0 });
+  expect(claimed).toBeDefined();
+  const run = { jobId: job.id, fence: 1 };
+  await renewLease(hot, { id: workerId, leaseMs: 60_000, drain: {}, memoryBytes: 0, runs: [run] });
+  expect(await createSettleRuns(hot).add({ ...run, settlement: succeeded, result: null, outputs: [] })).toBe(
+    'succeeded',
+  );
+}
 
 async function countEntriesRead(on: Db): Promise<number> {
   await on.query('SELECT pg_stat_force_next_flush()');

@@ -154,6 +154,9 @@ const networkErrors = new Set([
   'EHOSTUNREACH',
   'ENOENT',
   'EAI_AGAIN',
+  // There is no descriptor left for a connection.
+  'EMFILE',
+  'ENFILE',
 ]);
 
 /** The server is away, going away or unreachable (class 08, 57P0x, 53xxx, socket errors, pool and query timeouts). */

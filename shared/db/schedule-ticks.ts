@@ -4,9 +4,10 @@
  * dies in between has done nothing. The ticks' primary key is the last word: one job per tick, whatever clocks do.
  */
 import type { Misfire, Overlap, TickOutcome } from '../domain/misfire.ts';
-import { insertJobs, type NewJob } from './accept-jobs.ts';
+import type { NewJob } from './accept-jobs.ts';
 import { inTransaction, isDataError, type Db, type Queryable } from './pool.ts';
 import type { ScheduleError, TimingRow } from './schedules.ts';
+import { insertAnyJobs } from './unique-jobs.ts';
 
 /** A worker that does not know the task leaves the schedule to those that do, for so long, in ms: a deploy is under way. */
 export const unknownTaskGraceMs = 60_000;
@@ -205,8 +206,10 @@ async function insertTicks(client: Queryable, decided: readonly Decided[]): Prom
   });
   const inserted = new Set(rows.map((row) => row.job_id));
   const jobs = wanted.map((tick) => tick.job).filter((job) => inserted.has(job.id));
-  if (jobs.length > 0) await insertJobs(client, jobs);
-  return jobs.length;
+  if (jobs.length === 0) return 0;
+  // A unique key that another job has makes a tick without a job.
+  const accepted = await insertAnyJobs(client, jobs);
+  return accepted.filter((answer) => answer.type === 'accepted').length;
 }
 
 async function writeOutcomes(client: Queryable, outcomes: readonly Decided[]): Promise<void> {

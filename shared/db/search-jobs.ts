@@ -17,6 +17,7 @@ export type JobTerm = { readonly isNegated: boolean } & (
   | { readonly type: 'queue'; readonly names: readonly string[] }
   | { readonly type: 'tag'; readonly tags: readonly string[] }
   | { readonly type: 'schedule'; readonly keys: readonly string[] }
+  | { readonly type: 'workflow'; readonly ids: readonly string[] }
   | { readonly type: 'id'; readonly ids: readonly string[] }
   | { readonly type: 'batch'; readonly ids: readonly string[] }
   /** Each alternative holds when all of its comparisons do. */
@@ -58,6 +59,8 @@ const columns = [
   'attempts_max',
   'schedule_key',
   'batch_id',
+  'workflow_id',
+  'workflow_step',
   'worker_id',
   'cancel_requested_at',
   'cancel_reason',
@@ -204,6 +207,8 @@ function toCondition(term: JobTerm, param: Param, now: string): string {
       return `tags && ${param(term.tags)}::text[]`;
     case 'schedule':
       return `schedule_key = ANY(${param(term.keys)}::text[])`;
+    case 'workflow':
+      return `workflow_id = ANY(${param(term.ids)}::uuid[])`;
     case 'id':
       return `id = ANY(${param(term.ids)}::uuid[])`;
     case 'batch':

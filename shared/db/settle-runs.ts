@@ -1,9 +1,10 @@
 /**
  * Settling: the one statement that ends runs. Result, output files, attempt, event and the job's next state are
- * committed together, and only for a row that is still `active` with the run's own fence. A run that was
+ * committed together, and only for a row that is still `active` with the run's own fence. Jobs that waited for it are moved on in
+ * the same transaction, by a trigger (dependencies.ts). A run that was
  * superseded in the meantime (a zombie) updates zero rows and is told so.
  */
-import type { JobState, Settlement } from '../domain/job.ts';
+import { isFinal, type JobState, type Settlement } from '../domain/job.ts';
 import { jsonArray, plainArray } from './array-literal.ts';
 import { createGroupCommit, type GroupCommit } from './group-commit.ts';
 import { AmbiguousCommitError, type Db } from './pool.ts';
@@ -27,10 +28,11 @@ export interface StoredOutput {
 /** The state that was written; undefined when the run was superseded and nothing was. */
 export type SettleRuns = GroupCommit<RunEnd, JobState | undefined>;
 
-export function createSettleRuns(db: Db): SettleRuns {
+/** @param onRelease jobs ended that others wait for: some of those may be ready to run. */
+export function createSettleRuns(db: Db, onRelease: () => void = () => {}): SettleRuns {
   return createGroupCommit<RunEnd, JobState | undefined>({
     async flush(runs) {
-      const states = await settleRuns(db, runs);
+      const states = await settleRuns(db, runs, onRelease);
       // What was not written is superseded, or was written by an earlier try whose answer was lost.
       const earlier = await findSettled(
         db,
@@ -70,7 +72,7 @@ WITH ended AS (
     AS i(id, fence, state, result, error, delay_ms, attempts_used, crashes, outcome${withOutputs ? ', outputs' : ''})
   JOIN jobs old ON old.id = i.id
   WHERE j.id = i.id AND j.fence = i.fence AND j.state = 'active'
-  RETURNING j.id, j.fence, j.tenant_id, j.state, old.worker_id, old.started_at, i.outcome, j.error, j.expires_at${withOutputs ? ', i.outputs' : ''}
+  RETURNING j.id, j.fence, j.tenant_id, j.state, j.has_dependants, old.worker_id, old.started_at, i.outcome, j.error, j.expires_at${withOutputs ? ', i.outputs' : ''}
 ), attempt AS (
   INSERT INTO attempts (job_id, tenant_id, fence, worker_id, started_at, finished_at, outcome, error)
   SELECT id, tenant_id, fence, worker_id, started_at, now(), outcome, error FROM ended
@@ -88,7 +90,7 @@ WITH ended AS (
 )`
     : ''
 }
-SELECT id AS "jobId", fence, state FROM ended`;
+SELECT id AS "jobId", fence, state, has_dependants FROM ended`;
 
 const settleStatements = {
   plain: { name: 'settle-runs', text: settleSql({ withOutputs: false }) },
@@ -96,12 +98,21 @@ const settleStatements = {
 };
 
 /** Settles a group in one statement; used by workers for their own runs and by the reaper for those of the dead. */
-export async function settleRuns(db: Db, runs: readonly RunEnd[]): Promise<(JobState | undefined)[]> {
+export async function settleRuns(
+  db: Db,
+  runs: readonly RunEnd[],
+  onRelease: () => void = () => {},
+): Promise<(JobState | undefined)[]> {
   // In the order of the ids, so that groups of several workers lock rows in the same order.
   const ordered = runs.toSorted((a, b) => (a.jobId < b.jobId ? -1 : 1));
   const withOutputs = ordered.some((run) => run.outputs.length > 0);
   const settlements = ordered.map((run) => run.settlement);
-  const { rows } = await db.query<{ jobId: string; fence: number; state: JobState }>({
+  const { rows } = await db.query<{
+    jobId: string;
+    fence: number;
+    state: JobState;
+    has_dependants: boolean;
+  }>({
     ...(withOutputs ? settleStatements.withOutputs : settleStatements.plain),
     values: [
       plainArray(ordered.map((run) => run.jobId)),
@@ -118,6 +129,7 @@ export async function settleRuns(db: Db, runs: readonly RunEnd[]): Promise<(JobS
       ...(withOutputs ? [jsonArray(ordered.map((run) => run.outputs))] : []),
     ],
   });
+  if (rows.some((row) => row.has_dependants && isFinal(row.state))) onRelease();
   const states = new Map(rows.map((row) => [keyOf(row), row.state]));
   return runs.map((run) => states.get(keyOf(run)));
 }

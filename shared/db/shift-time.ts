@@ -13,7 +13,7 @@ export async function shiftTime(db: Db, ms: number): Promise<void> {
 const shift = `$1::float8 * interval '1 ms'`;
 
 const statements = [
-  `UPDATE jobs SET run_at = run_at - ${shift}, rank_at = rank_at - ${shift} WHERE state IN ('scheduled', 'retrying')`,
+  `UPDATE jobs SET run_at = run_at - ${shift}, rank_at = rank_at - ${shift} WHERE state IN ('scheduled', 'retrying', 'blocked')`,
   `UPDATE jobs SET expires_at = expires_at - ${shift} WHERE expires_at IS NOT NULL`,
   `UPDATE jobs SET purged_at = purged_at - ${shift} WHERE purged_at IS NOT NULL`,
   `UPDATE files SET expires_at = expires_at - ${shift} WHERE expires_at IS NOT NULL`,

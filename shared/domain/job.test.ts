@@ -46,7 +46,7 @@ describe('the transition table', () => {
   test('final states lead nowhere, except that a failed job can be retried by hand', () => {
     expect(jobStates.filter(isFinal).map((state) => [state, transitions[state]])).toEqual([
       ['succeeded', []],
-      ['failed', ['queued']],
+      ['failed', ['queued', 'blocked']],
       ['cancelled', []],
     ]);
   });

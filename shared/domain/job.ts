@@ -27,14 +27,15 @@ export type FinalJobState = 'succeeded' | 'failed' | 'cancelled';
 
 export const transitions: Readonly<Record<JobState, readonly JobState[]>> = {
   scheduled: ['queued', 'cancelled', 'failed'],
-  blocked: ['queued', 'cancelled', 'failed'],
+  blocked: ['queued', 'scheduled', 'cancelled', 'failed'],
   // `scheduled`: a worker that does not know the task puts the job back for a newer one.
   queued: ['active', 'scheduled', 'cancelled', 'failed'],
   active: ['succeeded', 'failed', 'cancelled', 'retrying', 'queued'],
   retrying: ['queued', 'cancelled', 'failed'],
   succeeded: [],
   // An explicit retry by an operator makes a new attempt.
-  failed: ['queued'],
+  // `blocked`: it failed while it waited for others.
+  failed: ['queued', 'blocked'],
   cancelled: [],
 };
 

@@ -2,7 +2,6 @@
  * The three kinds of Redis connection. They differ in what should happen when Redis is away, which is exactly what
  * a default cannot know (faults.md, R6 and R7: measured on BullMQ 6.7).
  */
-import { once } from 'node:events';
 import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from '../log.ts';
 import { endSocketTimeoutWithSocket } from './socket-timeout.ts';
@@ -68,18 +67,27 @@ function watch(redis: Redis, kind: string, log: Logger): Redis {
 }
 
 /**
- * Warns at the start when Redis is set up to evict keys: it would throw deliveries away whenever it is full. They
- * would be repaired, again and again, so this is not an error; it is a waste that nobody notices.
+ * Warns when Redis is set up to evict keys: it would throw deliveries away whenever it is full. They would be repaired, again and
+ * again, so this is not an error; it is a waste that nobody notices. Asked with every new connection.
+ * @returns what to tell an operator about Redis at this moment; "ok" when there is nothing.
  */
-export async function checkRedis(redis: Redis, log: Logger): Promise<void> {
-  try {
-    if (redis.status !== 'ready') await once(redis, 'ready', { signal: AbortSignal.timeout(3_000) });
+export function watchRedisState(redis: Redis, log: Logger): () => string {
+  let policy: string | undefined;
+  const ask = async (): Promise<void> => {
     const answer = await redis.config('GET', 'maxmemory-policy');
-    const policy = Array.isArray(answer) ? answer[1] : undefined;
-    if (policy !== undefined && policy !== 'noeviction') {
+    const given: unknown = Array.isArray(answer) ? answer[1] : undefined;
+    policy = typeof given === 'string' && given !== 'noeviction' ? given : undefined;
+    if (policy !== undefined)
       log.warn({ policy }, 'redis evicts keys when it is full: set maxmemory-policy noeviction');
-    }
-  } catch {
-    // Away, or CONFIG is not allowed (managed Redis): both are fine.
-  }
+  };
+  // It went away again, or CONFIG is not allowed (managed Redis): both are fine.
+  const tryAsking = () => void ask().catch(() => {});
+  if (redis.status === 'ready') tryAsking();
+  redis.on('ready', tryAsking);
+  return () => {
+    if (redis.status !== 'ready') return 'away (jobs are accepted and wait)';
+    return policy === undefined
+      ? 'ok'
+      : `evicts keys when it is full (maxmemory-policy ${policy}): set maxmemory-policy noeviction`;
+  };
 }

@@ -18,6 +18,12 @@ export interface Backoff {
   readonly maxMs: number;
 }
 
+/** `max`: 1 to 10,000. `perMs`: up to a day. */
+export interface RateLimit {
+  readonly max: number;
+  readonly perMs: number;
+}
+
 export interface TaskDefinition<Input extends z.ZodType = z.ZodType, Output extends z.ZodType = z.ZodType> {
   /** `noun.verb`, 1 to 64 of `a-z 0-9 . -`. What clients write. */
   readonly name: string;
@@ -45,6 +51,12 @@ export interface TaskDefinition<Input extends z.ZodType = z.ZodType, Output exte
   readonly crashesMax: number;
   /** What becomes of a job whose run died half-way: run it again, or fail it (at most once). */
   readonly onCrash: 'retry' | 'fail';
+  /** Jobs with the same `options.concurrencyKey` (within tenant and queue) that may run at once. */
+  readonly concurrencyPerKey: number;
+  /** At most `max` attempts of this queue begin within any `perMs` ms. Tasks of one queue that say so must agree. */
+  readonly rateLimit?: RateLimit;
+  /** The same for the jobs of one `options.concurrencyKey`. */
+  readonly rateLimitPerKey?: RateLimit;
   /** Only the service itself makes jobs of it: no client can send one, and none is told of the task. */
   readonly isInternal?: boolean;
   /** Overrides WINDLASS_JOB_RETENTION_MS for jobs of this task. */
@@ -60,14 +72,23 @@ type Handler<Input extends z.ZodType, Output extends z.ZodType, Ctx> = (
 export type HandlerOf<Task extends TaskDefinition, Ctx = TaskContext> =
   Task extends TaskDefinition<infer Input, infer Output> ? Handler<Input, Output, Ctx> : never;
 
-type Defaulted = 'isolation' | 'attempts' | 'backoff' | 'timeoutMs' | 'crashesMax' | 'onCrash' | 'queue';
+type Defaulted =
+  | 'isolation'
+  | 'attempts'
+  | 'backoff'
+  | 'timeoutMs'
+  | 'crashesMax'
+  | 'onCrash'
+  | 'queue'
+  | 'concurrencyPerKey';
 
 const taskName = /^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*$/;
 const queueName = /^[a-z][a-z0-9-]{0,62}$/;
 
 /**
  * Declares a task. Defaults: queue `default`, isolation `process`, 3 attempts (10 at most), exponential
- * backoff from 1 s to 10 min, 5 min time limit (1 h at most), given up after 3 crashes.
+ * backoff from 1 s to 10 min, 5 min time limit (1 h at most), given up after 3 crashes, 1 job at
+ * once per concurrency key, no rates.
  * @throws TypeError when the definition contradicts itself; the message names the task and the field.
  */
 export function defineTask<Input extends z.ZodType, Output extends z.ZodType>(
@@ -82,6 +103,7 @@ export function defineTask<Input extends z.ZodType, Output extends z.ZodType>(
     timeoutMs: { default: 300_000, max: 3_600_000 },
     crashesMax: 3,
     onCrash: 'retry',
+    concurrencyPerKey: 1,
     ...given,
   };
   const problem = findProblem(task);
@@ -106,9 +128,19 @@ function findProblem(task: TaskDefinition): string | undefined {
   ) {
     return 'softTimeoutMs must be between 1 and timeoutMs.max.';
   }
+  if (!isWithin(task.concurrencyPerKey, 1, 1_000)) return 'concurrencyPerKey must be 1 to 1000.';
+  for (const field of ['rateLimit', 'rateLimitPerKey'] as const) {
+    const rate = task[field];
+    if (rate !== undefined && !(isWithin(rate.max, 1, 10_000) && isWithin(rate.perMs, 1, 86_400_000)))
+      return `${field} must have a max of 1 to 10000 and a perMs of 1 to 86400000.`;
+  }
   const example = task.input.safeParse(task.example);
   if (!example.success) return `example does not pass the input schema: ${z.prettifyError(example.error)}`;
   return undefined;
+}
+
+function isWithin(value: number, min: number, max: number): boolean {
+  return Number.isInteger(value) && value >= min && value <= max;
 }
 
 /**

@@ -1,8 +1,17 @@
 import { z } from 'zod';
+import type { NewDependency } from '../db/dependencies.ts';
 import type { FieldError } from '../errors.ts';
 import type { TaskDefinition } from './define-task.ts';
 
+/** Jobs that one job may wait for. */
+export const dependsOnMax = 100;
+
 const yearMs = 366 * 86_400_000;
+
+/** Keys are text that can be shown in a line. */
+const limitKey = z
+  .string()
+  .regex(/^[^\p{Cc}\p{Cs}]{1,255}$/u, '1 to 255 characters, none of them a control character');
 
 export const jobOptions = z
   .strictObject({
@@ -61,6 +70,65 @@ export const jobOptions = z
       .max(20)
       .default([])
       .describe('Labels to find the job by.'),
+    uniqueKey: z
+      .strictObject({
+        key: limitKey.describe('Compared within the tenant and the task.'),
+        until: z
+          .enum(['started', 'finished'])
+          .optional()
+          .describe('What lets the next job be made: the start of this one, or its end (default).'),
+        ttlMs: z
+          .int()
+          .min(1)
+          .max(yearMs)
+          .optional()
+          .describe(
+            'With `until`: so long at most. Without: exactly so long from the acceptance on, also after the end, so that one job is made in each window.',
+          ),
+        mode: z
+          .literal('debounce')
+          .optional()
+          .describe(
+            'A further request replaces the input of the job that waits, and puts it off by `delayMs`.',
+          ),
+        delayMs: z
+          .int()
+          .min(1)
+          .max(yearMs)
+          .optional()
+          .describe('Debounce: start so long after the last request.'),
+        maxWaitMs: z
+          .int()
+          .min(1)
+          .max(yearMs)
+          .optional()
+          .describe('Debounce: but so long after the first request at the latest. Default: 10 × `delayMs`.'),
+      })
+      .optional()
+      .describe(
+        'While a job with this key is alive no second one is made: the answer is 200 with that job, and `Windlass-Duplicate: true`.',
+      ),
+    concurrencyKey: limitKey
+      .optional()
+      .describe(
+        'At most so many jobs with this key (within tenant and queue) run at once as `concurrencyPerKey` of the task says.',
+      ),
+    dependsOn: z
+      .array(
+        z.union([
+          z.uuid(),
+          z.strictObject({
+            job: z.uuid(),
+            on: z
+              .enum(['success', 'end'])
+              .default('success')
+              .describe('`success`: cancelled unless that job succeeds. `end`: runs whatever becomes of it.'),
+          }),
+        ]),
+      )
+      .max(dependsOnMax)
+      .optional()
+      .describe('Ids of jobs that must have ended before; it is `blocked` until then.'),
     retentionMs: z
       .int()
       .min(1_000)
@@ -71,9 +139,40 @@ export const jobOptions = z
   .refine((options) => options.delayMs === undefined || options.runAt === undefined, {
     message: 'Give delayMs or runAt, not both.',
     path: ['runAt'],
+  })
+  .superRefine((options, ctx) => {
+    const { uniqueKey } = options;
+    if (uniqueKey === undefined) return;
+    const refuse = (field: string, message: string): void =>
+      ctx.addIssue({ code: 'custom', path: ['uniqueKey', field], message });
+    if (uniqueKey.mode === undefined) {
+      if (uniqueKey.delayMs !== undefined) refuse('delayMs', 'Only with `"mode": "debounce"`.');
+      if (uniqueKey.maxWaitMs !== undefined) refuse('maxWaitMs', 'Only with `"mode": "debounce"`.');
+      return;
+    }
+    if (uniqueKey.delayMs === undefined) refuse('delayMs', 'Debounce needs a `delayMs`.');
+    if (uniqueKey.until !== undefined)
+      refuse('until', 'Not with debounce, which ends with the start of the job.');
+    if (uniqueKey.ttlMs !== undefined) refuse('ttlMs', 'Not with debounce; `maxWaitMs` bounds it.');
+    if (options.delayMs !== undefined || options.runAt !== undefined)
+      refuse(
+        'mode',
+        'Debounce says itself when the job starts: leave out options.delayMs and options.runAt.',
+      );
   });
 
 export type JobOptions = z.output<typeof jobOptions>;
+
+/** Each job once; one that is named twice must succeed if it says so anywhere. */
+export function readDependsOn(options: Pick<JobOptions, 'dependsOn'>): NewDependency[] {
+  const ons = new Map<string, NewDependency['on']>();
+  for (const item of options.dependsOn ?? []) {
+    const { job, on } = typeof item === 'string' ? { job: item, on: 'success' as const } : item;
+    const id = job.toLowerCase();
+    ons.set(id, ons.get(id) === 'success' ? 'success' : on);
+  }
+  return [...ons].map(([parentId, on]) => ({ parentId, on, refs: [] }));
+}
 
 /** Where the options ask for more than the task allows. */
 export function findCeilingErrors(options: JobOptions, task: TaskDefinition): FieldError[] {

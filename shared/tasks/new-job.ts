@@ -1,7 +1,8 @@
 import type { NewJob } from '../db/accept-jobs.ts';
+import { toUniqueKey } from '../domain/unique-key.ts';
 import { uuidv7 } from '../ids.ts';
 import type { TaskDefinition } from './define-task.ts';
-import type { JobOptions } from './job-options.ts';
+import { readDependsOn, type JobOptions } from './job-options.ts';
 
 /**
  * The job that a task, an input and options make, whoever asks for it: a request, or a schedule. All of them passed their
@@ -19,7 +20,9 @@ export function toNewJob(
     retentionMs: number;
   },
 ): NewJob {
-  const { delayMs, runAt, priority, attempts, tags, retentionMs, ...forRuns } = job.options;
+  const { runAt, priority, attempts, tags, retentionMs, ...forRuns } = job.options;
+  const uniqueKey = forRuns.uniqueKey && toUniqueKey(forRuns.uniqueKey);
+  const delayMs = uniqueKey?.debounce?.delayMs ?? forRuns.delayMs;
   return {
     id: uuidv7(),
     tenantId: job.tenantId,
@@ -40,5 +43,10 @@ export function toNewJob(
     idempotency: null,
     scheduleKey: null,
     batchId: null,
+    ...(uniqueKey !== undefined && { uniqueKey }),
+    ...(forRuns.concurrencyKey !== undefined && {
+      concurrency: { key: forRuns.concurrencyKey, max: definition.concurrencyPerKey },
+    }),
+    dependsOn: readDependsOn(job.options),
   };
 }

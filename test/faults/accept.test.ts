@@ -1,6 +1,10 @@
 /** Accepting a job while something breaks: a 202 is never taken back, and anything else leaves nothing behind. */
+import { execFileSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
 import { expect, test } from 'vitest';
-import { createClient } from '#test/support/service.ts';
+import { findLogProblems } from '#test/support/check-log.ts';
+import { createClient, startApi } from '#test/support/service.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 
@@ -119,6 +123,138 @@ test.concurrent('F9: without Postgres nothing is accepted: 503 with Retry-After,
     expect(await countJobs(system)).toBe(11);
   }));
 
+test.concurrent('F10: while every connection of its pool is busy the api says 503 with Retry-After, accepts, and is ready; later it answers', () =>
+  withSystem({}, async (system) => {
+    const client = createClient(
+      (
+        await system.startApi({
+          WINDLASS_DB_POOL: '2',
+          WINDLASS_DB_TIMEOUT_MS: '1500',
+          DATABASE_URL: withSetting(system, 'lock_timeout', '60000'),
+        })
+      ).url,
+    );
+    const id = await system.submit('test.noop');
+    await system.startWorker();
+    await system.finished();
+    // Reading a job needs this table, accepting one does not.
+    const release = await lockTable(system, 'attempts', 'ACCESS EXCLUSIVE');
+    const held: Promise<Response>[] = [];
+    await waitFor(
+      async () => {
+        held.push(client.get(`/v1/jobs/${id}`));
+        return (await listWaiting(system)).length === 2 ? true : undefined;
+      },
+      { what: 'both connections to wait for the lock' },
+    );
+    const answers = await Promise.all(Array.from({ length: 20 }, () => client.get(`/v1/jobs/${id}`)));
+    for (const answer of answers) {
+      expect([answer.status, Number(answer.headers.get('retry-after')) > 0]).toEqual([503, true]);
+      expect(await answer.json()).toMatchObject({ code: 'unavailable' });
+    }
+    expect(await (await client.get('/readyz')).json()).toMatchObject({
+      status: 'ready',
+      checks: { postgres: 'ok' },
+    });
+    expect((await client.get('/livez')).status).toBe(200);
+    system.accepted.push(await client.submit('test.noop'));
+    await release();
+    await Promise.all(held);
+    expect((await client.get(`/v1/jobs/${id}`)).status).toBe(200);
+    await system.finished();
+    const { rows } = await system.db.query<{ count: number }>(
+      `SELECT count(*) AS count FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'windlass-api'
+         AND state <> 'idle'`,
+    );
+    expect(rows).toEqual([{ count: 0 }]);
+  }));
+
+test.concurrent('F11: a lock that passes costs an accepting call nothing but time; one that stays is a 503 with Retry-After, and no row', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker();
+    // Instead of 5 s, for the test's sake.
+    const { post } = createClient(
+      (await system.startApi({ DATABASE_URL: withSetting(system, 'lock_timeout', '300') })).url,
+    );
+    let release = await lockTable(system, 'jobs', 'SHARE');
+    const refused = await post('/v1/jobs', noop(1), { 'idempotency-key': 'locked' });
+    expect([refused.status, Number(refused.headers.get('retry-after')) > 0]).toEqual([503, true]);
+    await release();
+    expect(await countJobs(system)).toBe(0);
+    const { rows } = await system.db.query('SELECT key FROM idempotency_keys');
+    expect(rows).toEqual([]);
+
+    release = await lockTable(system, 'jobs', 'SHARE');
+    const accepting = post('/v1/jobs', noop(1), { 'idempotency-key': 'locked' });
+    // The statement waits for the lock, gives up, and is tried again.
+    const first = await waitFor(
+      async () => {
+        const waiting = await listWaiting(system);
+        return waiting.length > 0 ? waiting : undefined;
+      },
+      { what: 'the statement to wait' },
+    );
+    await waitFor(
+      async () => ((await listWaiting(system)).some((start) => start > (first[0] ?? '')) ? true : undefined),
+      { what: 'the statement to be tried again' },
+    );
+    await release();
+    system.accepted.push(await acceptedId(await accepting));
+    await system.finished();
+    expect(await countJobs(system)).toBe(1);
+  }));
+
+test.concurrent('F15: an api that runs out of descriptors lives on, and accepts again when some are free', (ctx) => {
+  if (!hasPrlimit()) ctx.skip('there is no prlimit');
+  return withSystem({}, async (system) => {
+    const api = await startApi(system.world, {}, ['prlimit', '--nofile=96:96']);
+    system.onEnd(() => api.kill());
+    const client = createClient(api.url);
+    // Connections that are kept: what comes by them later gets an answer.
+    const ids = await Promise.all(Array.from({ length: 8 }, (_, n) => client.submit('test.noop', { n })));
+    system.accepted.push(...ids);
+    const limitReached = () => readdirSync(`/proc/${api.pid}/fd`).length >= 95;
+    const sockets: Socket[] = [];
+    await waitFor(
+      () => {
+        for (let n = 0; n < 20; n += 1) {
+          const socket = connect(Number(new URL(api.url).port), '127.0.0.1');
+          // Those for which there is no descriptor are closed at once.
+          socket.on('error', () => undefined);
+          socket.write('POST /v1/jobs HTTP/1.1\r\nHost: a\r\n');
+          sockets.push(socket);
+        }
+        return limitReached() ? true : undefined;
+      },
+      { what: 'all descriptors to be used' },
+    );
+    const answers = await Promise.all([
+      ...ids.slice(2).map((id) => client.get(`/v1/jobs/${id}`)),
+      client.request('POST', '/v1/files', { body: Buffer.alloc(100_000) }),
+      client.request('POST', '/v1/files', { body: Buffer.alloc(100_000) }),
+    ]);
+    // For a file, and for a connection to Postgres, there is no descriptor left.
+    expect(
+      answers.map((response) => response.status).filter((status) => status !== 503 && status !== 200),
+    ).toEqual([]);
+    expect(answers.slice(-2).map((response) => response.status)).toEqual([503, 503]);
+    for (const socket of sockets) socket.destroy();
+    const answer = await waitFor(
+      async () => {
+        const response = await client.request('POST', '/v1/files', { body: Buffer.alloc(100_000) });
+        return response.status === 201 ? response : undefined;
+      },
+      { what: 'uploads to work again' },
+    );
+    expect(await answer.json()).toMatchObject({ size: 100_000 });
+    system.accepted.push(await client.submit('test.noop', { n: 2 }));
+    await system.startWorker();
+    await system.finished();
+    await api.kill('SIGTERM');
+    expect(findLogProblems('api', api.lines)).toEqual([]);
+  });
+});
+
 test.concurrent('F20, F21: fifty equal requests with one key at two apis are one job and equal answers; another body is refused', () =>
   withSystem({}, async (system) => {
     const apis = [system.client, createClient((await system.startApi()).url)];
@@ -150,4 +286,45 @@ async function countJobs({ db }: System): Promise<number> {
 async function acceptedId(response: Response): Promise<string> {
   expect(response.status).toBe(202);
   return ((await response.json()) as { id: string }).id;
+}
+
+/** As a migration, or an operator's own session, may hold one. @returns releases it. */
+async function lockTable(system: System, table: string, mode: string): Promise<() => Promise<void>> {
+  const holder = await system.db.connect();
+  await holder.query('BEGIN');
+  await holder.query(`LOCK TABLE ${table} IN ${mode} MODE`);
+  let isReleased = false;
+  const release = async () => {
+    if (isReleased) return;
+    isReleased = true;
+    await holder.query('ROLLBACK');
+    holder.release();
+  };
+  system.onEnd(release);
+  return release;
+}
+
+/** @returns when each statement of an api that waits for a lock began. */
+async function listWaiting({ db }: System): Promise<string[]> {
+  const { rows } = await db.query<{ start: string }>(
+    `SELECT query_start::text AS start FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+       AND application_name = 'windlass-api'`,
+  );
+  return rows.map((row) => row.start);
+}
+
+/** The URL of the database, with another value for one of the time limits of shared/db/pool.ts. */
+function withSetting({ world }: System, name: string, value: string): string {
+  const url = new URL(world.databaseUrl);
+  url.searchParams.set(name, value);
+  return url.href;
+}
+
+function hasPrlimit(): boolean {
+  try {
+    execFileSync('prlimit', ['--version'], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -4,10 +4,12 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Redis } from 'ioredis';
 import { expect, test } from 'vitest';
 import type { CrashPoint } from '#shared/crash-point.ts';
 import type { TestJob } from '#test/support/service.ts';
 import { withSystem } from '#test/support/system.ts';
+import { expectOneRunEach } from './expect-jobs.ts';
 
 interface CrashingJob {
   readonly task: 'test.write' | 'test.effect' | 'test.noop';
@@ -109,6 +111,23 @@ test.concurrent.each(cases)('F43: killed at $point: $after', ({ point, jobs }) =
     }
   }),
 );
+
+test.concurrent('F42: a worker that was killed between marking jobs as dispatched and adding them to Redis delays them until the next repair', () =>
+  withSystem({}, async (system) => {
+    // Not dispatched by the api: they become due, and wait for a feeder.
+    for (let n = 0; n < 20; n += 1) await system.submit('test.noop', { n }, { delayMs: 1 });
+    const dying = system.startUnreadyWorker({ CRASH_AT: 'feed.after-marks' });
+    expect(await dying.exited).toBeNull();
+    const { rows } = await system.db.query(
+      'SELECT count(*) AS count FROM jobs WHERE dispatched_at IS NOT NULL AND fence = 0',
+    );
+    expect(rows).toEqual([{ count: 20 }]);
+    const redis = new Redis(system.world.redisUrl);
+    expect(await redis.llen(`${system.world.redisPrefix}:noop:wait`)).toBe(0);
+    redis.disconnect();
+    await system.startWorker();
+    await expectOneRunEach(system);
+  }));
 
 function summarize(job: TestJob | undefined, marks: string) {
   const effects = join(marks, `effects-${job?.id}`);

@@ -2,14 +2,15 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { expect, test } from 'vitest';
+import { Client } from 'pg';
+import { expect, inject, test } from 'vitest';
 import type { QueueDelivery } from '#shared/db/feed-queues.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import { createLogger } from '#shared/log.ts';
 import { createProducerConnection } from '#shared/queue/connections.ts';
 import { createDeliveries, type Deliveries } from '#shared/queue/deliveries.ts';
 import { ownRedis, type OwnRedis } from '#test/support/own-servers.ts';
-import type { ServiceProcess, ServiceWorld } from '#test/support/service.ts';
+import { createClient, type ServiceProcess, type ServiceWorld } from '#test/support/service.ts';
 import { parseLine } from '#test/support/check-log.ts';
 import { withSystem } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
@@ -121,6 +122,53 @@ test.concurrent('F28: while Redis is full jobs are accepted and running ones fin
     await expectOneRunEach(system);
   }));
 
+test.concurrent('F29: a Redis that is set up to evict keys is reported by the log of api and worker and by /readyz, and jobs run', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await command(redis.url, 'CONFIG', 'SET', 'maxmemory-policy', 'allkeys-lru');
+    const [api, worker] = [await system.startApi(), await system.startWorker()];
+    const client = createClient(api.url);
+    const redisCheck = async () => {
+      const response = await client.get('/readyz');
+      const { checks } = (await response.json()) as { checks: { redis: string } };
+      return [response.status, checks.redis] as const;
+    };
+    await waitFor(async () => ((await redisCheck())[1].startsWith('evicts keys') ? true : undefined), {
+      what: '/readyz to report it',
+      seen: redisCheck,
+    });
+    expect(await redisCheck()).toEqual([200, expect.stringContaining('allkeys-lru')]);
+    for (const { lines } of [api, worker]) {
+      await waitFor(
+        () => (lines.some((line) => line.includes('set maxmemory-policy noeviction')) ? true : undefined),
+        { what: 'the log to say it', seen: () => lines },
+      );
+    }
+    await system.submit('test.noop');
+    await expectOneRunEach(system);
+  }));
+
+test.concurrent('F30: while Redis is busy with a script, or loads its data, jobs are accepted, and they run when it answers again', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await system.startWorker();
+    await command(redis.url, 'CONFIG', 'SET', 'busy-reply-threshold', '100');
+    const script = command(redis.url, 'EVAL', 'while true do end', '0').catch((err: unknown) => String(err));
+    await answersWith(redis.url, 'BUSY');
+    for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n });
+    await command(redis.url, 'SCRIPT', 'KILL');
+    expect(await script).toContain('killed by user');
+    await expectOneRunEach(system);
+
+    // 400 keys at 10 ms each.
+    await command(redis.url, 'DEBUG', 'POPULATE', '400', 'ballast');
+    await command(redis.url, 'CONFIG', 'SET', 'key-load-delay', '10000');
+    await command(redis.url, 'CONFIG', 'SET', 'loading-process-events-interval-bytes', '1024');
+    const reload = command(redis.url, 'DEBUG', 'RELOAD').catch((err: unknown) => String(err));
+    await answersWith(redis.url, 'LOADING');
+    for (let n = 0; n < 5; n += 1) await system.submit('test.noop', { n });
+    await reload;
+    await expectOneRunEach(system);
+  }));
+
 test.concurrent('F31, F32: no job is lost or run twice while connections are killed and scripts forgotten, again and again', () =>
   withSystem({ own: ['redis'] }, async (system, { redis }) => {
     await system.startWorker();
@@ -178,6 +226,30 @@ test.concurrent('F34: an add whose answer was lost is one delivery and one run',
     await expectOneRunEach(system);
   }));
 
+test.concurrent('F35: when Redis stalls for longer than its lock on a delivery, the second worker that gets it is refused', () =>
+  withSystem({ own: ['redis'] }, async (system, { redis }) => {
+    await system.startWorker();
+    const ids = [await system.submitGated(), await system.submitGated()];
+    await system.started(ids);
+    await system.startWorker();
+    redis.freeze();
+    // Longer than the lock of shared/queue/consumer.ts.
+    await sleep(7_000);
+    redis.thaw();
+    // BullMQ finds both stalled and gives them to the worker with free slots, which drops them.
+    const entries = ids.map((id) => `${system.world.redisPrefix}:host:j_${id}_0`);
+    await waitFor(async () => ((await command(redis.url, 'EXISTS', ...entries)) === 0 ? true : undefined), {
+      what: 'the deliveries of the running jobs to be taken a second time',
+    });
+    expect((await Promise.all(ids.map((id) => system.client.job(id)))).map((job) => job.state)).toEqual([
+      'active',
+      'active',
+    ]);
+    system.openGate();
+    await expectOneRunEach(system);
+    expect((await system.started(ids)).map((pids) => pids.length)).toEqual([1, 1]);
+  }));
+
 test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or from someone else change nothing', () =>
   withSystem({}, async (system) => {
     const worker = await system.startWorker();
@@ -215,6 +287,51 @@ test.concurrent('F36, F37: deliveries that come twice, too late, for no job, or 
     expect(readdirSync(system.marks).filter((name) => name.startsWith('started-'))).toHaveLength(4);
   }));
 
+test.concurrent('F38: after Postgres was restored to an older state, what Redis holds too much of is dropped, and every job of the backup runs once', () =>
+  withSystem({}, async (system) => {
+    const { world } = system;
+    const kept = [await system.submit('test.noop', { n: 1 }), await system.submit('test.echo', { value: 2 })];
+    await system.api.kill('SIGTERM');
+    await administrate(world, (name) => [`CREATE DATABASE ${name}_backup TEMPLATE ${name} OWNER windlass`]);
+
+    // What the backup does not know: new jobs, and a later run of an old one. All of it waits in Redis.
+    const between = await system.startApi();
+    const client = createClient(between.url);
+    const forgotten = [
+      await client.submit('test.noop', { n: 3 }),
+      await client.submit('test.echo', { value: 4 }),
+    ];
+    await withDeliveries(world, (deliveries) =>
+      deliveries.add([{ jobId: kept[0] ?? '', fence: 7, queue: 'noop' }]),
+    );
+    await between.kill('SIGTERM');
+    const redis = new Redis(world.redisUrl);
+    system.onEnd(() => redis.disconnect());
+    const entries = () => redis.keys(`${world.redisPrefix}:*:j_*`);
+    expect(await entries()).toHaveLength(5);
+    await administrate(world, (name) => [
+      `DROP DATABASE ${name} WITH (FORCE)`,
+      `ALTER DATABASE ${name}_backup RENAME TO ${name}`,
+    ]);
+
+    const restored = createClient((await system.startApi()).url);
+    await system.startWorker();
+    for (const id of kept) {
+      const job = await restored.finished(id);
+      expect([job.state, job.attempts.map((attempt) => attempt.outcome)]).toEqual([
+        'succeeded',
+        ['succeeded'],
+      ]);
+    }
+    await waitFor(async () => ((await entries()).length === 0 ? true : undefined), {
+      what: 'all deliveries to be dropped',
+      seen: entries,
+    });
+    for (const id of forgotten) expect((await restored.get(`/v1/jobs/${id}`)).status).toBe(404);
+    const { rows } = await system.db.query('SELECT count(*) AS count FROM jobs');
+    expect(rows).toEqual([{ count: 2 }]);
+  }));
+
 /**
  * Seen in F27: 7 errors; 308 where a worker stays on the connection that answers READONLY, and thousands where the
  * processor is free.
@@ -226,7 +343,7 @@ function countErrors({ lines }: ServiceProcess): number {
 }
 
 async function command(url: string, ...args: [string, ...string[]]): Promise<unknown> {
-  const redis = new Redis(url, { retryStrategy: () => null });
+  const redis = new Redis(url, { retryStrategy: () => null, enableReadyCheck: false });
   try {
     return await redis.call(...args);
   } finally {
@@ -266,5 +383,34 @@ async function untilTaken(deliveries: Deliveries, added: readonly QueueDelivery[
     {
       what: 'all deliveries to be taken and forgotten',
     },
+  );
+}
+
+/** Runs statements about the database of this world as the superuser, when nobody uses it. */
+async function administrate(
+  { databaseUrl }: ServiceWorld,
+  statements: (name: string) => readonly string[],
+): Promise<void> {
+  const name = new URL(databaseUrl).pathname.slice(1);
+  const admin = new Client({ connectionString: inject('servers').postgresAdminUrl });
+  await admin.connect();
+  try {
+    await admin.query('SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1', [
+      name,
+    ]);
+    for (const sql of statements(name)) await admin.query(sql);
+  } finally {
+    await admin.end();
+  }
+}
+
+/** Waits until Redis refuses commands with such an error. */
+async function answersWith(url: string, error: string): Promise<void> {
+  await waitFor(
+    async () => {
+      const answer = await command(url, 'GET', 'any').catch((err: unknown) => String(err));
+      return String(answer).includes(error) ? true : undefined;
+    },
+    { what: `Redis to answer ${error}` },
   );
 }

@@ -1,15 +1,19 @@
 /** Uploads while something breaks: what is answered with success is durable, and of everything else nothing stays. */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmdirSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import { Client } from 'pg';
 import { expect, test } from 'vitest';
 import type { CrashPoint } from '#shared/crash-point.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
+import { startOwnRedis } from '#test/support/breakable-servers.ts';
 import { createClient, testKey } from '#test/support/service.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
-import { outcomesOf } from './expect-jobs.ts';
+import { expectOneRunEach, outcomesOf } from './expect-jobs.ts';
 
 const bytes = Buffer.alloc(300_000, 'some text ');
 
@@ -122,6 +126,87 @@ test.concurrent('F12: when the disk is full uploads are refused with 507, jobs w
   });
 });
 
+test.concurrent('F62: when the disk of Postgres is full jobs are refused with 503, and when there is room everything goes on', (ctx) => {
+  if (!canMount()) ctx.skip('mounting a small file system takes root');
+  return withSystem({ own: ['postgres'] }, async (system, { postgres }) => {
+    const dir = join(system.marks, 'disk');
+    mkdirSync(dir);
+    mountSmallDisk(dir, { size: '3m', uid: statSync(`/proc/${postgres.pid}`).uid });
+    // Not before Postgres has let go of it.
+    system.onEnd(async () => {
+      await postgres.stop();
+      execFileSync('umount', [dir]);
+      await postgres.start();
+    });
+    const admin = new Client({ connectionString: ownUrl(postgres.adminUrl, system.world.databaseUrl) });
+    await admin.connect();
+    await admin.query(`CREATE TABLESPACE small LOCATION '${dir}'`);
+    await admin.query('ALTER TABLE jobs SET TABLESPACE small');
+    await admin.end();
+    await system.startWorker();
+
+    const send = (n: number) =>
+      // Nothing that could be compressed.
+      system.client.post(
+        '/v1/jobs',
+        { task: 'test.echo', input: { value: randomBytes(100_000).toString('base64') } },
+        { 'idempotency-key': `disk-${n}` },
+      );
+    let answer = await send(0);
+    let sent = 1;
+    for (; answer.status === 202; sent += 1) {
+      system.accepted.push(((await answer.json()) as { id: string }).id);
+      answer = await send(sent);
+    }
+    expect([answer.status, Number(answer.headers.get('retry-after')) > 0]).toEqual([503, true]);
+    expect(await answer.json()).toMatchObject({ code: 'unavailable' });
+    expect(await count(system, 'jobs')).toBe(system.accepted.length);
+
+    execFileSync('mount', ['-o', 'remount,size=200m', dir]);
+    answer = await waitFor(
+      async () => {
+        const again = await send(sent);
+        return again.status === 202 ? again : undefined;
+      },
+      { what: 'jobs to be accepted again' },
+    );
+    system.accepted.push(((await answer.json()) as { id: string }).id);
+    await expectOneRunEach(system);
+  });
+});
+
+test.concurrent('F62: when the disk of Redis is full jobs are accepted, and when there is room they run', (ctx) => {
+  if (!canMount()) ctx.skip('mounting a small file system takes root');
+  return withSystem({}, async (system) => {
+    const dir = join(system.marks, 'disk');
+    mkdirSync(dir);
+    mountSmallDisk(dir, { size: '4m' });
+    system.onEnd(() => execFileSync('umount', [dir]));
+    const redis = await startOwnRedis(dir);
+    system.onEnd(() => redis.dispose());
+    const env = { REDIS_URL: redis.url };
+    const client = createClient((await system.startApi(env)).url);
+    await system.startWorker(env);
+    system.accepted.push(await client.submit('test.noop', { n: 0 }));
+    await system.finished();
+
+    const filler = join(dir, 'filler');
+    expect(() => writeFileSync(filler, Buffer.alloc(8_000_000))).toThrow('ENOSPC');
+    const connection = new Redis(redis.url);
+    system.onEnd(() => connection.disconnect());
+    await waitFor(
+      async () => {
+        const said = await connection.set('any', 'x'.repeat(10_000)).catch((err: unknown) => String(err));
+        return said.includes('MISCONF') ? true : undefined;
+      },
+      { what: 'Redis to refuse writes' },
+    );
+    for (let n = 1; n <= 10; n += 1) system.accepted.push(await client.submit('test.noop', { n }));
+    rmSync(filler);
+    await expectOneRunEach(system);
+  });
+});
+
 function submitForm(client: System['client'], file: Buffer = bytes): Promise<Response> {
   const form = new FormData();
   form.set('task', 'test.files');
@@ -142,8 +227,15 @@ function canMount(): boolean {
   }
 }
 
-function mountSmallDisk(dir: string): void {
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', dir], { stdio: 'ignore' });
+function mountSmallDisk(dir: string, { size = '1m', uid = 0 } = {}): void {
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},uid=${uid}`, 'tmpfs', dir], { stdio: 'ignore' });
+}
+
+/** The database of `url`, as the superuser of `adminUrl`. */
+function ownUrl(adminUrl: string, url: string): string {
+  const own = new URL(adminUrl);
+  own.pathname = new URL(url).pathname;
+  return own.href;
 }
 
 async function count({ db }: System, table: 'files' | 'jobs'): Promise<number> {

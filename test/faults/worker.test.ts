@@ -1,10 +1,21 @@
 /** Workers and what runs in them die, hang, are frozen or are told to go: jobs go on, and leave nothing behind. */
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { findTaskProcesses, isAlive, isFrozen } from '#test/support/find-processes.ts';
-import { testTasksDir } from '#test/support/service.ts';
+import { createClient, startApi, startWorker, testTasksDir } from '#test/support/service.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { expectOneRunEach, outcomesOf } from './expect-jobs.ts';
@@ -179,6 +190,38 @@ const badResults = [
   { how: 'symlink', code: 'task-output' },
 ] as const;
 
+test.concurrent('F48: a task that leaks memory has its host replaced when that has grown, and no job notices', () =>
+  withSystem({}, async (system) => {
+    const MiB = 1024 * 1024;
+    await system.startWorker({ WINDLASS_SLOTS: '1', WINDLASS_HOST_RECYCLE_RSS: String(160 * MiB) });
+    for (let n = 0; n < 8; n += 1) await system.submit('test.greedy', { how: 'leak', bytes: 40 * MiB });
+    const results = (await system.finished()).map((job) => job.result as { pid: number; runs: number });
+    // After its fourth run a host holds 160 MiB of them alone.
+    expect(Math.max(...results.map(({ runs }) => runs))).toBeLessThanOrEqual(4);
+    expect(new Set(results.map(({ pid }) => pid)).size).toBeGreaterThan(1);
+    await expectOneRunEach(system);
+  }));
+
+test.concurrent('F49: a task that writes without end fails with the limit as its reason, and its file is gone', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker({ WINDLASS_HOST_FILE_BYTES_MAX: String(2 * 1024 * 1024) });
+    await system.submit('test.greedy', { how: 'file' }, { attempts: 1 });
+    const [job] = await system.finished();
+    expect(job).toMatchObject({ state: 'failed', error: { code: 'task-failed' } });
+    expect(job?.error?.message).toMatch(/EFBIG.*WINDLASS_HOST_FILE_BYTES_MAX/);
+    const scratch = join(system.world.dataDir, 'scratch');
+    const left = () =>
+      readdirSync(scratch, { recursive: true, encoding: 'utf8' }).filter((path) =>
+        path.includes(job?.id ?? ''),
+      );
+    await waitFor(() => (left().length === 0 ? true : undefined), {
+      what: 'the directory of the run to be removed',
+      seen: left,
+    });
+    await system.submit('test.write');
+    await system.finished([system.accepted.at(-1) ?? '']);
+  }));
+
 test.concurrent('F50: a result that cannot be kept fails its job for good, with the reason, and harms nothing else', () =>
   withSystem({}, async (system) => {
     const worker = await system.startWorker();
@@ -289,6 +332,64 @@ test.concurrent('F53: a worker that does not know a task leaves its jobs to one 
     await expectOneRunEach(system);
     rmSync(olderTasks, { recursive: true });
   }));
+
+test.concurrent('F58: of ten thousand reports of progress a second Postgres sees two', () =>
+  withSystem({}, async (system) => {
+    await system.startWorker();
+    await system.db.query('CREATE TABLE progress_writes (at timestamptz DEFAULT now())');
+    await system.db.query(
+      `CREATE FUNCTION note_progress() RETURNS trigger LANGUAGE plpgsql
+       AS $$ BEGIN INSERT INTO progress_writes DEFAULT VALUES; RETURN NULL; END $$`,
+    );
+    await system.db.query(
+      `CREATE TRIGGER note_progress AFTER UPDATE ON jobs FOR EACH ROW WHEN (NEW.progress IS DISTINCT FROM OLD.progress)
+       EXECUTE FUNCTION note_progress()`,
+    );
+    await system.submit('test.greedy', { how: 'progress', ms: 3_000 });
+    const [job] = await system.finished();
+    const { calls, ms } = (job as { result: { calls: number; ms: number } }).result;
+    expect(calls).toBeGreaterThan(100);
+    const { rows } = await system.db.query<{ count: number }>(
+      'SELECT count(*) AS count FROM progress_writes',
+    );
+    expect(rows[0]?.count).toBeGreaterThan(1);
+    // One more when the handler ends, and one when the success clears it.
+    expect(rows[0]?.count).toBeLessThanOrEqual((ms / 1_000) * 2 + 2);
+  }));
+
+test.concurrent('F80: api and worker whose stdout is a full pipe that nobody reads go on, and end when they are told to', () =>
+  withSystem({}, async (system) => {
+    const pipe = join(system.marks, 'stdout');
+    execFileSync('mkfifo', [pipe]);
+    const held = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+    system.onEnd(() => closeSync(held));
+    fill(held);
+    // For reading as well, so that opening it waits for nobody.
+    const through = ['sh', '-c', 'exec 1<>"$0"; exec "$@"', pipe];
+    const worker = await startWorker(system.world, { WINDLASS_LEASE_MS: '3000' }, through);
+    system.onEnd(() => worker.kill());
+    const api = await startApi(system.world, {}, through);
+    system.onEnd(() => api.kill());
+    const client = createClient(api.url);
+    for (let n = 0; n < 100; n += 1) system.accepted.push(await client.submit('test.noop', { n }));
+    system.accepted.push(await client.submit('test.echo', { value: 1 }), await client.submit('test.write'));
+    await expectOneRunEach(system);
+    expect((await client.get('/readyz')).status).toBe(200);
+    api.signal('SIGTERM');
+    worker.signal('SIGTERM');
+    expect(await Promise.all([api.exited, worker.exited])).toEqual([0, 0]);
+  }));
+
+/** Until not a byte more goes into the pipe. */
+function fill(pipe: number): void {
+  for (const size of [4_096, 1]) {
+    try {
+      for (;;) writeSync(pipe, Buffer.alloc(size));
+    } catch {
+      continue; // EAGAIN
+    }
+  }
+}
 
 async function waitForRuns(system: System, id: string, count: number): Promise<void> {
   await waitFor(async () => ((await system.started([id]))[0]?.length === count ? true : undefined), {

@@ -9,23 +9,25 @@ import { createAuthenticate, makeKey } from '#api/http/authenticate.ts';
 import { createBacklog } from '#api/http/backlog.ts';
 import { createRateLimiter } from '#api/http/rate-limit.ts';
 import { createReadBatch, createReadJson } from '#api/http/read-json.ts';
+import { createTenantQuotas } from '#api/http/tenant-quotas.ts';
 import { createUploads, uploadLimits } from '#api/http/upload.ts';
 import { createJobWaiter } from '#api/job-waiter.ts';
 import { createSearchTurns } from '#api/search-turns.ts';
 import { createTaskCatalog } from '#api/task-catalog.ts';
 import { readConfig } from '#shared/config.ts';
-import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
 import { insertKey, type Scope } from '#shared/db/api-keys.ts';
 import { createFindReplay } from '#shared/db/find-replay.ts';
-import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { createDb, type Db } from '#shared/db/pool.ts';
+import { createAcceptAnyJobs } from '#shared/db/unique-jobs.ts';
 import { createLogger } from '#shared/log.ts';
-import { createProducerConnection } from '#shared/queue/connections.ts';
+import { createProducerConnection, watchRedisState } from '#shared/queue/connections.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createDispatcher } from '#shared/queue/dispatcher.ts';
 import { createSignalPublisher } from '#shared/queue/signals.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
+import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { builtInTasks } from '#tasks/index.ts';
 import { createClient, testTasksDir } from './service.ts';
 import { createWorld } from './world.ts';
@@ -57,21 +59,25 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
   const log = createLogger({ service: 'api', level: config.LOG_LEVEL });
   const loaded = await loadTasks(builtInTasks, testTasksDir);
   const db = createDb({ url: world.databaseUrl, size: 4, timeoutMs: 5_000, name: 'test-api' });
-  await ensureQueues(db, [...new Set([...loaded.values()].map((task) => task.definition.queue))]);
+  const definitions = [...loaded.values()].map((task) => task.definition);
+  await ensureQueues(db, [...new Set(definitions.map((task) => task.queue))]);
+  await setQueueRates(db, findQueueRates(definitions));
   const redis = createProducerConnection(config.REDIS_URL, log);
   const deliveries = createDeliveries({ redis, prefix: config.REDIS_PREFIX });
   const dispatcher = createDispatcher({ deliveries, log });
   const waiter = createJobWaiter({ db });
   const backlog = createBacklog({ db, max: config.WINDLASS_BACKLOG_MAX });
+  const quotas = createTenantQuotas({ db, limits: config });
 
   const storage = createFsStorage({ dir: join(world.dataDir, 'files') });
   const deps: ApiDeps = {
     config,
     log,
     db,
+    checkDb: db,
     storage,
     tasks: createTaskCatalog(loaded),
-    accepts: createAcceptJobs(db),
+    accepts: createAcceptAnyJobs(db),
     replays: createFindReplay(db),
     dispatcher,
     signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
@@ -81,9 +87,10 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     readBatch: createReadBatch(config),
     authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
     rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
-    uploads: createUploads({ storage, limits: uploadLimits(config) }),
+    uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),
     backlog,
-    isRedisUp: () => redis.status === 'ready',
+    quotas,
+    redisState: watchRedisState(redis, log),
     isStopping: () => false,
   };
   const server = createServer(createApp(deps)).listen(0, '127.0.0.1');

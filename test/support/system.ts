@@ -10,7 +10,7 @@ import { createDb, type Db } from '#shared/db/pool.ts';
 import { checkHistory } from './check-history.ts';
 import { findLogProblems, parseLine } from './check-log.ts';
 import { startFaultProxy, type FaultProxy } from './fault-proxy.ts';
-import { ownPostgres, ownRedis, type OwnRedis, type OwnServer } from './own-servers.ts';
+import { ownPostgres, ownRedis, type OwnPostgres, type OwnRedis } from './own-servers.ts';
 import {
   createClient,
   startApi,
@@ -61,7 +61,7 @@ export interface System {
 
 export interface Servers {
   readonly redis: OwnRedis;
-  readonly postgres: OwnServer;
+  readonly postgres: OwnPostgres;
 }
 
 /** Short enough for quick tests, long enough for a busy machine. */

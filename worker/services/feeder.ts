@@ -4,6 +4,7 @@
  * ones added again.
  */
 import { expireJobs } from '#shared/db/expire-jobs.ts';
+import { crashPoint } from '#shared/crash-point.ts';
 import { feedQueues, listDispatched } from '#shared/db/feed-queues.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
@@ -51,6 +52,7 @@ export function createFeeder(options: {
       ? Math.max(1, Math.floor(fed.deliveries.length / 2))
       : Number.POSITIVE_INFINITY;
     if (fed.deliveries.length > 0) {
+      crashPoint('feed.after-marks');
       await deliveries
         .add(fed.deliveries)
         .catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));

@@ -17,6 +17,7 @@ import {
   purgeJobs,
 } from '#shared/db/retention.ts';
 import { pruneTicks } from '#shared/db/schedule-ticks.ts';
+import { pruneWorkflows } from '#shared/db/workflows.ts';
 import { listLiveWorkers } from '#shared/db/workers.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import type { Logger } from '#shared/log.ts';
@@ -61,6 +62,7 @@ export function createJanitor(options: {
       const pending = await prunePendingFiles(db, batch);
       const keys = await pruneIdempotencyKeys(db, idempotencyMs, batch);
       const ticks = await pruneTicks(db, batch);
+      const workflows = await pruneWorkflows(db, batch);
       const fileIds = [...purged.fileIds, ...uploads, ...pending];
       await Promise.all(fileIds.map((id) => storage.delete(id)));
       total.jobs += purged.jobs;
@@ -71,7 +73,8 @@ export function createJanitor(options: {
         uploads.length < batch &&
         pending.length < batch &&
         keys < batch &&
-        ticks < batch
+        ticks < batch &&
+        workflows < batch
       )
         return total;
     }

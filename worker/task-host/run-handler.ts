@@ -117,8 +117,15 @@ function readMessage(err: unknown): string {
   try {
     // A message may be anything, whatever its type says.
     const message: unknown = err instanceof Error ? err.message : err;
-    return String(message);
+    return isOverFileLimit(err) ? `${String(message)}. ${overFileLimit}` : String(message);
   } catch {
     return 'The handler threw a value that has no text.';
   }
+}
+
+const overFileLimit = 'A task may not write a larger file (WINDLASS_HOST_FILE_BYTES_MAX of the worker).';
+
+/** The kernel's words for RLIMIT_FSIZE do not say whose limit it was. */
+function isOverFileLimit(err: unknown): boolean {
+  return err instanceof Error && 'code' in err && err.code === 'EFBIG';
 }

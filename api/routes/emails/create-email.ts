@@ -53,6 +53,7 @@ export const createEmail = defineRoute({
     'file-not-found',
     'idempotency-mismatch',
     'backlog-full',
+    'too-many-waiting',
   ],
   async handle(ctx) {
     const { deps, req, res, identity } = ctx;

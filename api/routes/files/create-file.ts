@@ -44,6 +44,7 @@ export const createFile = defineRoute({
     'invalid-input',
     'too-many-uploads',
     'storage-full',
+    'quota-full',
   ],
   async handle({ deps, identity, req, res }) {
     const key = readIdempotencyKey(req);

@@ -12,7 +12,7 @@ const knownFields = new Set(['task', 'input', 'options']);
 
 /**
  * A job and its files in one form, parts in any order. Files are durable before the job is; when the job is refused, or was
- * accepted before under the same key, their bytes are deleted again.
+ * accepted before under the same key, or another one has its unique key, their bytes are deleted again.
  */
 export async function acceptMultipartJob(
   {
@@ -46,7 +46,7 @@ export async function acceptMultipartJob(
       idempotencyKey,
       traceparent: readTraceparent(req),
     });
-    if (accepted.isReplayed) await deps.uploads.discard(form.files);
+    if (!accepted.hasTakenFiles) await deps.uploads.discard(form.files);
     return accepted;
   } catch (err) {
     // The row may be there all the same: then its files must be, too. The sweep deletes them if it is not.

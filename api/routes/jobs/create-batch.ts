@@ -116,6 +116,7 @@ export const createBatch = defineRoute({
     'file-not-found',
     'idempotency-mismatch',
     'backlog-full',
+    'too-many-waiting',
     'too-many-uploads',
     'upload-incomplete',
     'request-timeout',

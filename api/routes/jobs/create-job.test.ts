@@ -12,7 +12,7 @@ beforeAll(async () => {
   api = await createTestApi({
     WINDLASS_JSON_BYTES_MAX: '4096',
     WINDLASS_JSON_DEPTH_MAX: '5',
-    WINDLASS_JSON_KEYS_MAX: '50',
+    WINDLASS_JSON_KEYS_MAX: '150',
   });
   client = await api.client();
 });
@@ -172,7 +172,7 @@ describe('413', () => {
   test.each([
     ['too many bytes', { value: 'x'.repeat(5_000) }, '4096 bytes'],
     ['too deep', { value: [[[[1]]]] }, '5 levels'],
-    ['too many keys', { value: Array.from({ length: 60 }, () => 1) }, '50 keys'],
+    ['too many keys', { value: Array.from({ length: 160 }, () => 1) }, '150 keys'],
   ])('%s: the answer says the limit', async (_what, input, limit) => {
     const problem = await refuse(413, { task: 'test.echo', input });
     expect(problem.code).toBe('content-too-large');
@@ -324,4 +324,53 @@ test('a file named twice, once in capitals, is one file', async () => {
   const job = (await response.json()) as { id: string };
   const { rows } = await api.db.query('SELECT file_id FROM job_inputs WHERE job_id = $1', [job.id]);
   expect(rows).toEqual([{ file_id: id }]);
+});
+
+describe('dependsOn', () => {
+  test('a job that waits for others is blocked, says for which, and gets the same answer when it is sent again', async () => {
+    const [first, second] = [await insertJob(api.db), await insertJob(api.db)];
+    const body = {
+      task: 'test.noop',
+      options: { dependsOn: [first.toUpperCase(), { job: second, on: 'end' }, first] },
+    };
+    const headers = { 'idempotency-key': randomUUID() };
+    const dependsOn = [
+      { job: first, on: 'success' },
+      { job: second, on: 'end' },
+    ];
+    const job = await accept(body, headers);
+    expect(job).toMatchObject({ state: 'blocked', dependsOn });
+    expect(await accept(body, headers)).toEqual(job);
+    expect(await (await client.get(`/v1/jobs/${job.id}`)).json()).toMatchObject({
+      state: 'blocked',
+      dependsOn,
+    });
+    // A cancel ends what waits, and what waits for that.
+    await client.post(`/v1/jobs/${first}/cancel`);
+    const ended = await (await client.get(`/v1/jobs/${job.id}?wait=5`)).json();
+    expect(ended).toMatchObject({ state: 'cancelled', error: { code: 'parent-failed' } });
+  });
+
+  test('422 names every job that does not exist or is another tenant’s', async () => {
+    const [own, foreign, missing] = [
+      await insertJob(api.db),
+      await insertJob(api.db, { tenantId: 'stranger' }),
+      randomUUID(),
+    ];
+    const problem = await refuse(422, {
+      task: 'test.noop',
+      options: { dependsOn: [own, foreign, { job: missing }] },
+    });
+    expect(problem).toMatchObject({
+      code: 'parent-not-found',
+      errors: [{ pointer: '/options/dependsOn/1' }, { pointer: '/options/dependsOn/2' }],
+    });
+  });
+
+  test('422 for more jobs than one may wait for', async () => {
+    const dependsOn = Array.from({ length: 101 }, () => randomUUID());
+    expect(await refuse(422, { task: 'test.noop', options: { dependsOn } })).toMatchObject({
+      errors: [{ pointer: '/options/dependsOn' }],
+    });
+  });
 });

@@ -20,6 +20,19 @@ const envelope = z.strictObject({
   options: z.unknown().optional(),
 });
 
+/** Answered instead of 202 when another job has the unique key. */
+export const duplicateResponse = {
+  description:
+    'No job was made: this one has the `uniqueKey`. With `"mode": "debounce"` it has got the new input and more time, if it still waited.',
+  schema: jobSchema.extend({ duplicate: z.literal(true) }).meta({ id: 'DuplicateJob' }),
+  headers: {
+    Location: 'The job that has the key.',
+    'Windlass-Duplicate': '`true`.',
+    'Retry-After': 'While it has not ended: seconds until asking makes sense.',
+    'Idempotency-Replayed': '`true` when the Idempotency-Key was used before.',
+  },
+};
+
 export const createJob = defineRoute({
   method: 'post',
   path: '/v1/jobs',
@@ -40,6 +53,7 @@ export const createJob = defineRoute({
     },
   },
   responses: {
+    200: duplicateResponse,
     202: {
       description: 'Accepted: the job is stored and will run.',
       schema: jobSchema,
@@ -63,7 +77,9 @@ export const createJob = defineRoute({
     'idempotency-mismatch',
     'too-many-uploads',
     'backlog-full',
+    'too-many-waiting',
     'storage-full',
+    'quota-full',
   ],
   async handle(ctx) {
     const { deps, req, res, identity } = ctx;
@@ -87,14 +103,21 @@ export const createJob = defineRoute({
   },
 });
 
-/** 202 with Location: the answer to every call that makes a job. */
+/** 202 with Location, or 200 with the job that has the unique key: the answer to every call that makes a job. */
 export function answerAccepted(
   { res }: Pick<RouteContext<unknown, unknown, unknown>, 'res'>,
   accepted: Accepted,
 ): void {
-  const { job, isReplayed } = accepted;
+  const { job, isReplayed, duplicate } = accepted;
   if (isReplayed) res.setHeader('Idempotency-Replayed', 'true');
   res.setHeader('Location', `/v1/jobs/${job.id}`);
+  if (duplicate !== undefined) {
+    res.setHeader('Windlass-Duplicate', 'true');
+    const retryAfter = retryAfterSeconds(job, new Date());
+    if (retryAfter !== undefined) res.setHeader('Retry-After', String(retryAfter));
+    res.status(200).json({ ...presentJob(job, duplicate.attempts, duplicate.files), duplicate: true });
+    return;
+  }
   res.setHeader('Retry-After', String(retryAfterSeconds(job, job.created_at) ?? 1));
   res.status(202).json(presentJob(job, [], []));
 }

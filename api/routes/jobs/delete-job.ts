@@ -14,7 +14,7 @@ export const deleteJob = defineRoute({
     'With its result, its log, its story and the files that it made. Jobs are deleted by themselves when their retention ends. One that has not ended is cancelled first. Uploaded files of its input stay.',
   params: jobParams,
   responses: { 204: { description: 'Deleted.' } },
-  problems: ['not-found', 'job-not-final', 'file-in-use'],
+  problems: ['not-found', 'job-not-final', 'job-in-use', 'file-in-use'],
   async handle({ deps, identity, params, res }) {
     const answer = isUuid(params.id)
       ? await deleteRow(deps.db, identity.tenantId, params.id)
@@ -26,6 +26,11 @@ export const deleteJob = defineRoute({
         throw new AppError(
           'job-not-final',
           `The job is ${answer.state}. Cancel it first, or wait for its end.`,
+        );
+      case 'awaited':
+        throw new AppError(
+          'job-in-use',
+          'A job that has not ended waits for this one, or takes something from its result. Cancel that job, or wait for its end.',
         );
       case 'file-in-use':
         throw new AppError(

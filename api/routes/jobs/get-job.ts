@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { listDependencies } from '#shared/db/dependencies.ts';
 import { listFilesOfJob } from '#shared/db/files.ts';
 import { findJob, listAttempts, type JobRow } from '#shared/db/jobs.ts';
 import { isFinal } from '#shared/domain/job.ts';
@@ -48,11 +49,12 @@ export const getJob = defineRoute({
   async handle(ctx) {
     const { deps, identity, req, res } = ctx;
     const row = await waitForJob(ctx);
-    const [attempts, files] = await Promise.all([
+    const [attempts, files, dependencies] = await Promise.all([
       listAttempts(deps.db, identity.tenantId, row.id),
       listFilesOfJob(deps.db, identity.tenantId, row.id),
+      listDependencies(deps.db, identity.tenantId, row.id),
     ]);
-    const body = JSON.stringify(presentJob(row, attempts, files));
+    const body = JSON.stringify(presentJob(row, attempts, files, dependencies));
     const etag = `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`;
     res.setHeader('ETag', etag);
     const retryAfter = retryAfterSeconds(row, new Date());

@@ -9,7 +9,7 @@ import { isJson, parseWith } from '../../http/read-json.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
 import { optionsOf } from '#shared/tasks/options-of.ts';
 import { jobSchema } from '../../present-job.ts';
-import { answerAccepted } from './create-job.ts';
+import { answerAccepted, duplicateResponse } from './create-job.ts';
 import { jobParams, loadJob } from './get-job.ts';
 import { inputExpired } from './retry-job.ts';
 
@@ -41,6 +41,7 @@ export const replayJob = defineRoute({
   },
   streams: { 'application/json': { description: 'Optional.', schema: replayBody } },
   responses: {
+    200: duplicateResponse,
     202: {
       description: 'Accepted: the new job is stored and will run.',
       schema: jobSchema,
@@ -62,6 +63,7 @@ export const replayJob = defineRoute({
     'file-not-found',
     'idempotency-mismatch',
     'backlog-full',
+    'too-many-waiting',
   ],
   async handle(ctx) {
     const { deps, req, res } = ctx;

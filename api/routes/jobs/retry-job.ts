@@ -1,3 +1,4 @@
+import { toUniqueKey, type UniqueKeyOption } from '#shared/domain/unique-key.ts';
 import { retryJob as retry } from '#shared/db/retry-job.ts';
 import { AppError } from '#shared/errors.ts';
 import { getTask } from '../../accept-job.ts';
@@ -15,7 +16,15 @@ export const retryJob = defineRoute({
     'The same job is queued again, with all the attempts that it was given at first, and with its input as it is. Its story stays: new attempts are added to the old ones. Effects outside that are on record, such as an e-mail that may have been sent, are not repeated. To change the input, or to do everything anew, replay the job.',
   params: jobParams,
   responses: { 202: { description: 'Queued again.', schema: jobSchema } },
-  problems: ['not-found', 'job-not-failed', 'input-missing', 'input-expired', 'unknown-task', 'backlog-full'],
+  problems: [
+    'not-found',
+    'job-not-failed',
+    'unique-key-held',
+    'input-missing',
+    'input-expired',
+    'unknown-task',
+    'backlog-full',
+  ],
   async handle({ deps, identity, params, res }) {
     const job = await loadJob(deps, identity.tenantId, params.id);
     deps.backlog.check();
@@ -25,7 +34,13 @@ export const retryJob = defineRoute({
             .findFiles(job.input)
             .map((file) => file.id)
         : [];
-    const answer = await retry(deps.db, { tenantId: identity.tenantId, id: job.id, inputFiles });
+    const { uniqueKey } = job.options as { uniqueKey?: UniqueKeyOption };
+    const answer = await retry(deps.db, {
+      tenantId: identity.tenantId,
+      id: job.id,
+      inputFiles,
+      unique: uniqueKey && { task: job.task, uniqueKey: toUniqueKey(uniqueKey) },
+    });
     switch (answer.type) {
       case 'missing':
         throw new AppError('not-found', `There is no job ${params.id}.`);
@@ -33,6 +48,11 @@ export const retryJob = defineRoute({
         throw new AppError('job-not-failed', `The job is ${answer.state}. Replay makes a new job of any.`);
       case 'purged':
         throw inputExpired();
+      case 'key-held':
+        throw new AppError(
+          'unique-key-held',
+          `The job ${answer.jobId} has the unique key of this one. Wait until it has ended.`,
+        );
       case 'file-missing':
         throw new AppError(
           'input-missing',

@@ -4,6 +4,7 @@ import { insertStreamBatch } from '#shared/db/batches.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { AppError, type ErrorCode } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
+import { notInBatch, refuseOptions } from '../../accept-batch.ts';
 import { acceptJob, mismatch } from '../../accept-job.ts';
 import type { ApiDeps } from '../../deps.ts';
 import { createAnswerLines } from '../../http/answer-lines.ts';
@@ -46,7 +47,12 @@ const envelope = z.strictObject({
 /** Room for the number of a line beside it. */
 const streamKeyLengthMax = 240;
 /** What is no fault of the line: the stream ends there, and the client goes on later. */
-const endsStream: ReadonlySet<ErrorCode> = new Set(['rate-limited', 'backlog-full', 'unavailable']);
+const endsStream: ReadonlySet<ErrorCode> = new Set([
+  'rate-limited',
+  'backlog-full',
+  'too-many-waiting',
+  'unavailable',
+]);
 
 /**
  * Jobs as lines of JSON, each accepted by itself and answered by a line as soon as it is committed. What was answered is
@@ -90,6 +96,8 @@ export async function streamBatch({
     const accept = async ({ number, bytes }: Line): Promise<unknown> => {
       try {
         const { key, ...job } = readLine(deps, bytes);
+        if (typeof job.options === 'object' && job.options !== null)
+          refuseOptions({ ...job.options }, { uniqueKey: notInBatch, dependsOn: notInBatch });
         const { job: row, isReplayed } = await acceptJob(deps, identity, {
           ...job,
           newFiles: [],

@@ -44,7 +44,7 @@ export const getReadyz = defineRoute({
     const checks = {
       postgres,
       storage,
-      redis: deps.isRedisUp() ? 'ok' : 'away (jobs are accepted and wait)',
+      redis: deps.redisState(),
       process: deps.isStopping() ? 'stopping' : 'ok',
       workers,
     };
@@ -57,7 +57,7 @@ export const getReadyz = defineRoute({
 async function checkPostgres(deps: ApiDeps): Promise<{ postgres: string; workers: string }> {
   let workers = 'unknown';
   const postgres = await check(async () => {
-    const { live, withoutUserIsolation } = await countLiveWorkers(deps.db);
+    const { live, withoutUserIsolation } = await countLiveWorkers(deps.checkDb);
     const apart =
       withoutUserIsolation === 0
         ? 'each task host has a user id of its own'

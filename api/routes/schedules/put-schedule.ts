@@ -86,6 +86,10 @@ export const putSchedule = defineRoute({
     const { task } = checkJob(deps, request);
     if (body.options?.runAt !== undefined)
       throw invalidInput([{ pointer: '/options/runAt', detail: 'The schedule itself says when.' }]);
+    if (body.options?.dependsOn !== undefined)
+      throw invalidInput([
+        { pointer: '/options/dependsOn', detail: 'The jobs of a schedule wait for none.' },
+      ]);
     const fileIds = await checkFiles(deps, identity, task, { input: request.input, newFiles: [] });
     const limit = deps.config.WINDLASS_SCHEDULES_PER_TENANT_MAX;
     const { task: taskName, input } = request;

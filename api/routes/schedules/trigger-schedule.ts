@@ -2,7 +2,7 @@ import { acceptJob } from '../../accept-job.ts';
 import { defineRoute } from '../../http/define-route.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
 import { jobSchema } from '../../present-job.ts';
-import { answerAccepted } from '../jobs/create-job.ts';
+import { answerAccepted, duplicateResponse } from '../jobs/create-job.ts';
 import { loadSchedule, scheduleParams } from './get-schedule.ts';
 
 export const triggerSchedule = defineRoute({
@@ -19,6 +19,7 @@ export const triggerSchedule = defineRoute({
     traceparent: 'Optional. W3C trace context, stored with the job.',
   },
   responses: {
+    200: duplicateResponse,
     202: {
       description: 'Accepted: the job is stored and will run.',
       schema: jobSchema,
@@ -37,6 +38,7 @@ export const triggerSchedule = defineRoute({
     'file-not-found',
     'idempotency-mismatch',
     'backlog-full',
+    'too-many-waiting',
   ],
   async handle(ctx) {
     const { deps, identity, params, req } = ctx;

@@ -25,6 +25,3 @@ CREATE INDEX batches_waiting ON batches (id) WHERE on_complete_job_id IS NOT NUL
 ALTER TABLE jobs ADD COLUMN batch_id uuid;
 -- How far a batch is, and whether one of its jobs is not final; costs jobs without a batch nothing.
 CREATE INDEX jobs_of_batch ON jobs (batch_id, state) WHERE batch_id IS NOT NULL;
-
-ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_resource_check;
-ALTER TABLE idempotency_keys ADD CONSTRAINT idempotency_keys_resource_check CHECK (resource IN ('job', 'file', 'batch'));

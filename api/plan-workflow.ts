@@ -1,0 +1,295 @@
+/**
+ * From the steps that a client sent to jobs: everything that can be known before anything runs is checked here, and every
+ * problem is reported with a pointer to it.
+ */
+import type { NewJob } from '#shared/db/accept-jobs.ts';
+import type { DependsOn, NewInputRef } from '#shared/db/dependencies.ts';
+import { listMissingFiles } from '#shared/db/files.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
+import {
+  findMisfit,
+  isNullable,
+  isOptionalKey,
+  keysOf,
+  shapesAt,
+  shapesOf,
+} from '#shared/domain/schema-fit.ts';
+import { findRefs, orderSteps, workflowEdgesMax, type InputRef } from '#shared/domain/workflow.ts';
+import { AppError, type FieldError } from '#shared/errors.ts';
+import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
+import { toNewJob } from '#shared/tasks/new-job.ts';
+import type { ApiDeps } from './deps.ts';
+import { invalidInput, toFieldErrors } from './http/read-json.ts';
+import type { ApiTask } from './task-catalog.ts';
+
+export interface StepRequest {
+  readonly task: string;
+  readonly input: unknown;
+  /** As they were sent. */
+  readonly options: unknown;
+  readonly after: readonly string[];
+  readonly isOptional: boolean;
+}
+
+export interface PlannedStep extends StepRequest {
+  readonly name: string;
+  readonly apiTask: ApiTask;
+  readonly jobOptions: JobOptions;
+  /** By the names of the steps that it waits for. */
+  readonly edges: ReadonlyMap<string, { readonly on: DependsOn; readonly refs: readonly NewInputRef[] }>;
+}
+
+const errorsMax = 50;
+
+/**
+ * @returns the steps so that each comes after those that it waits for.
+ * @throws AppError `invalid-input` with all problems.
+ */
+export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepRequest>): PlannedStep[] {
+  const errors: FieldError[] = [];
+  const checked = new Map<string, CheckedStep>();
+  for (const [name, step] of steps) {
+    const pointer = `/steps/${escape(name)}`;
+    const { problems, ...found } = checkStep(deps, steps, name, step);
+    for (const problem of problems) errors.push({ ...problem, pointer: pointer + problem.pointer });
+    checked.set(name, found);
+  }
+  throwIfAny(errors);
+  const order = orderSteps(new Map([...checked].map(([name, { parents }]) => [name, parents])));
+  if (order.type === 'cycle') {
+    const names = order.names.slice(0, 10).map((name) => `"${name}"`);
+    const detail =
+      names.length === 1
+        ? `The step ${names[0]} waits for itself.`
+        : `These steps wait for each other: ${names.join(', ')}${order.names.length > 10 ? ', …' : ''}.`;
+    throw invalidInput([{ pointer: `/steps/${escape(order.names[0] ?? '')}`, detail }]);
+  }
+  const edgesCount = [...checked.values()].reduce((sum, { parents }) => sum + parents.length, 0);
+  if (edgesCount > workflowEdgesMax) {
+    const detail = `The steps wait for each other ${edgesCount} times; ${workflowEdgesMax} is the most. Let a step in between collect many.`;
+    throw invalidInput([{ pointer: '/steps', detail }]);
+  }
+  const planned = order.names.map((name) => {
+    // Both maps have the names that were put into them above.
+    const found = checked.get(name) as CheckedStep;
+    const edges = new Map(
+      found.parents.map((parent) => {
+        const { edge, problems } = connect(steps, checked, found, parent);
+        for (const { at, detail } of problems)
+          errors.push({ pointer: `/steps/${escape(name)}/input${toPointer(at)}`, detail });
+        return [parent, edge] as const;
+      }),
+    );
+    const step = steps.get(name) as StepRequest;
+    return { ...step, name, apiTask: found.task as ApiTask, jobOptions: found.options as JobOptions, edges };
+  });
+  throwIfAny(errors);
+  return planned;
+}
+
+/** The jobs of those steps for which `newIds` has an id; the others have a job already. */
+export function toJobs(
+  deps: ApiDeps,
+  steps: readonly PlannedStep[],
+  options: {
+    tenantId: string;
+    workflowId: string;
+    newIds: ReadonlyMap<string, string>;
+    oldIds: ReadonlyMap<string, string>;
+    traceparent: string | null;
+  },
+): NewJob[] {
+  const { newIds, oldIds } = options;
+  return steps.flatMap((step) => {
+    const id = newIds.get(step.name);
+    if (id === undefined) return [];
+    const job = toNewJob(step.apiTask.definition, {
+      tenantId: options.tenantId,
+      input: step.input,
+      options: step.jobOptions,
+      inputFiles: step.apiTask.findFiles(step.input).map((ref) => ref.id),
+      retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
+    });
+    return {
+      ...job,
+      id,
+      traceparent: options.traceparent,
+      workflow: { id: options.workflowId, step: step.name },
+      dependsOn: [...step.edges].flatMap(([name, edge]) => {
+        const parentId = newIds.get(name) ?? oldIds.get(name);
+        return parentId === undefined ? [] : [{ parentId, ...edge }];
+      }),
+    };
+  });
+}
+
+/** Every file that an input names exists and is the caller's. @throws AppError `file-not-found`. */
+export async function checkStepFiles(
+  deps: ApiDeps,
+  tenantId: string,
+  steps: readonly PlannedStep[],
+): Promise<void> {
+  const named = steps.flatMap((step) =>
+    step.apiTask
+      .findFiles(step.input)
+      .map((ref) => ({ id: ref.id, pointer: `/steps/${escape(step.name)}/input${ref.pointer}` })),
+  );
+  if (named.length === 0) return;
+  const missing = new Set(await listMissingFiles(deps.db, tenantId, [...new Set(named.map(({ id }) => id))]));
+  const errors = named
+    .filter(({ id }) => missing.has(id))
+    .map(({ id, pointer }) => ({
+      pointer,
+      detail: `There is no file ${id}. Upload it first (POST /v1/files).`,
+    }));
+  if (errors[0] !== undefined)
+    throw new AppError('file-not-found', errors[0].detail, { errors: errors.slice(0, errorsMax) });
+}
+
+interface CheckedStep {
+  readonly task: ApiTask | undefined;
+  readonly options: JobOptions | undefined;
+  readonly refs: readonly InputRef[];
+  /** Each once. */
+  readonly parents: readonly string[];
+}
+
+function checkStep(
+  deps: ApiDeps,
+  steps: ReadonlyMap<string, StepRequest>,
+  name: string,
+  step: StepRequest,
+): CheckedStep & { problems: FieldError[] } {
+  const problems: FieldError[] = [];
+  const task = deps.tasks.get(step.task);
+  if (task === undefined) {
+    const nearest = findNearest(step.task, deps.tasks.keys());
+    const hint = nearest === undefined ? 'GET /v1/tasks lists all.' : `Did you mean "${nearest}"?`;
+    problems.push({ pointer: '/task', detail: `There is no task "${step.task.slice(0, 100)}". ${hint}` });
+  }
+  const { refs, problems: badRefs } = findRefs(step.input);
+  for (const { at, detail } of badRefs) problems.push({ pointer: `/input${toPointer(at)}`, detail });
+  const known = (other: string, pointer: string): boolean => {
+    if (steps.has(other)) return true;
+    const nearest = findNearest(other, steps.keys());
+    const hint = nearest === undefined ? '' : ` Did you mean "${nearest}"?`;
+    problems.push({ pointer, detail: `There is no step "${other.slice(0, 100)}".${hint}` });
+    return false;
+  };
+  const after = step.after.filter((other, index) => known(other, `/after/${index}`));
+  const good = refs.filter((ref) => known(ref.from, `/input${toPointer(ref.at)}/$from`));
+
+  if (task !== undefined)
+    problems.push(
+      ...checkInput(task, step.input, [...refs.map((ref) => ref.at), ...badRefs.map(({ at }) => at)]),
+    );
+  const options = jobOptions.safeParse(step.options ?? {});
+  if (!options.success) problems.push(...toFieldErrors(options.error, '/options'));
+  else {
+    if (task !== undefined) problems.push(...findCeilingErrors(options.data, task.definition));
+    if (options.data.uniqueKey !== undefined)
+      problems.push({
+        pointer: '/options/uniqueKey',
+        detail: 'A step is always a job of its own, whatever keys others have.',
+      });
+    if (options.data.dependsOn !== undefined)
+      problems.push({
+        pointer: '/options/dependsOn',
+        detail: `A step says in "after" what it waits for; "${name}" may name steps there.`,
+      });
+  }
+  return {
+    task,
+    options: options.data,
+    refs: good,
+    parents: [...new Set([...after, ...good.map((ref) => ref.from)])],
+    problems,
+  };
+}
+
+/**
+ * Checks what is known of an input already. Problems at a reference, and at what holds one, may be gone when the value is
+ * there; a key that the task does not know is not.
+ */
+function checkInput(task: ApiTask, input: unknown, at: readonly (readonly string[])[]): FieldError[] {
+  const parsed = task.definition.input.safeParse(input);
+  if (parsed.success) return [];
+  const issues = parsed.error.issues.filter((issue) => {
+    const path = issue.path.map(String);
+    if (at.some((place) => isPrefix(place, path))) return false;
+    return issue.code === 'unrecognized_keys' || !at.some((place) => isPrefix(path, place));
+  });
+  return toFieldErrors({ issues }, '/input');
+}
+
+function isPrefix(short: readonly string[], long: readonly string[]): boolean {
+  return short.length <= long.length && short.every((part, index) => part === long[index]);
+}
+
+/** What ties a step to one that it waits for. */
+function connect(
+  steps: ReadonlyMap<string, StepRequest>,
+  checked: ReadonlyMap<string, CheckedStep>,
+  step: CheckedStep,
+  parent: string,
+): {
+  edge: { on: DependsOn; refs: NewInputRef[] };
+  problems: { at: readonly string[]; detail: string }[];
+} {
+  const problems: { at: readonly string[]; detail: string }[] = [];
+  const output = shapesOf(checked.get(parent)?.task?.outputSchema);
+  const input = shapesOf(step.task?.inputSchema);
+  let canMiss = true;
+  const refs = step.refs
+    .filter((ref) => ref.from === parent)
+    .map((ref): NewInputRef => {
+      const source = shapesAt(output, ref.path);
+      const target = shapesAt(input, ref.at);
+      const detail =
+        source.length === 0 ? describeUnknownPath(parent, output, ref.path) : findMisfit(source, target);
+      if (detail !== undefined)
+        problems.push({
+          at: ref.at,
+          detail: source.length === 0 ? detail : `The result of "${parent}" does not fit here: ${detail}.`,
+        });
+      const key = ref.at.at(-1);
+      const canBeNull = isNullable(target);
+      const canBeLeftOut = key !== undefined && isOptionalKey(shapesAt(input, ref.at.slice(0, -1)), key);
+      if (!canBeNull && !canBeLeftOut) canMiss = false;
+      return { at: ref.at, path: ref.path, ifMissing: canBeNull || !canBeLeftOut ? 'null' : 'omit' };
+    });
+  const isOptional = steps.get(parent)?.isOptional === true;
+  return { edge: { on: isOptional && canMiss ? 'end' : 'success', refs }, problems };
+}
+
+function describeUnknownPath(
+  parent: string,
+  output: ReturnType<typeof shapesOf>,
+  path: readonly string[],
+): string {
+  const wrong = path.findIndex((_, index) => shapesAt(output, path.slice(0, index + 1)).length === 0);
+  const keys = keysOf(shapesAt(output, path.slice(0, wrong)));
+  const nearest = findNearest(path[wrong] ?? '', keys);
+  const hint =
+    nearest !== undefined
+      ? ` Did you mean "${nearest}"?`
+      : keys.length > 0
+        ? ` It has ${keys.slice(0, 20).join(', ')}.`
+        : '';
+  return `The result of "${parent}" has no "${path
+    .slice(0, wrong + 1)
+    .join('.')
+    .slice(0, 200)}".${hint}`;
+}
+
+function throwIfAny(errors: readonly FieldError[]): void {
+  if (errors.length > 0) throw invalidInput(errors.slice(0, errorsMax));
+}
+
+function toPointer(path: readonly string[]): string {
+  return path.map((part) => `/${escape(part)}`).join('');
+}
+
+function escape(part: string): string {
+  return part.replaceAll('~', '~0').replaceAll('/', '~1');
+}

@@ -1,0 +1,102 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { Redis } from 'ioredis';
+import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
+import { ensureQueues } from '#shared/db/feed-queues.ts';
+import { createDb, type Db } from '#shared/db/pool.ts';
+import { registerWorker } from '#shared/db/workers.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import { createLogger } from '#shared/log.ts';
+import { createProducerConnection } from '#shared/queue/connections.ts';
+import { createDeliveries, deliveryId, type Deliveries } from '#shared/queue/deliveries.ts';
+import { newJob } from '#test/support/new-job.ts';
+import { waitFor } from '#test/support/wait-for.ts';
+import { createWorld, type World } from '#test/support/world.ts';
+import { createFeeder } from './feeder.ts';
+
+const log = createLogger({ service: 'test', level: 'silent' });
+const jobCount = 300;
+
+let world: World;
+let db: Db;
+let redis: Redis;
+const opened: Deliveries[] = [];
+
+beforeEach(async () => {
+  world = await createWorld();
+  db = createDb({ url: world.databaseUrl, size: 8, timeoutMs: 10_000, name: 'test' });
+  redis = new Redis(world.redisUrl);
+  await ensureQueues(db, ['q']);
+});
+afterEach(async () => {
+  for (const deliveries of opened.splice(0)) deliveries.close();
+  redis.disconnect();
+  await db.end();
+  await world.dispose();
+});
+
+/** As in three workers: each on a connection to Redis of its own. */
+async function createFeeders() {
+  return Promise.all(
+    [1, 2, 3].map(async () => {
+      const connection = createProducerConnection(world.redisUrl, log);
+      await waitFor(() => (connection.status === 'ready' ? true : undefined), { what: 'the connection' });
+      const deliveries = createDeliveries({ redis: connection, prefix: world.redisPrefix });
+      opened.push(deliveries);
+      let added = 0;
+      const counting: Deliveries = {
+        ...deliveries,
+        add(some) {
+          added += some.length;
+          return deliveries.add(some);
+        },
+      };
+      return {
+        ...createFeeder({
+          db,
+          queues: ['q'],
+          deliveries: counting,
+          signals: { ended: () => undefined },
+          log,
+        }),
+        added: () => added,
+      };
+    }),
+  );
+}
+
+test('F41: three that feed and repair at once put every waiting job into Redis once', async () => {
+  await registerWorker(
+    db,
+    { id: uuidv7(), host: 'h', pid: 1, version: '0', slots: { q: 2 * jobCount }, isolation: 'process' },
+    60_000,
+  );
+  await db.query('UPDATE queues SET is_paused = true');
+  const accepts = createAcceptJobs(db);
+  const jobs = Array.from({ length: jobCount }, () => newJob());
+  await Promise.all(jobs.map((job) => accepts.add(job)));
+  await db.query('UPDATE queues SET is_paused = false');
+  const expected = jobs.map((job) => deliveryId({ jobId: job.id, fence: 0 })).toSorted();
+  const list = `${world.redisPrefix}:q:wait`;
+  const listed = async () => (await redis.lrange(list, 0, -1)).toSorted();
+
+  const feeders = await createFeeders();
+  for (const feeder of feeders) feeder.start();
+  await waitFor(async () => ((await listed()).length >= jobCount ? true : undefined), {
+    what: 'all jobs to be in Redis',
+  });
+  await Promise.all(feeders.map((feeder) => feeder.stop()));
+  expect(await listed()).toEqual(expected);
+  // What one has marked and not yet added is missing in the eyes of another that repairs: that may be added twice.
+  expect(feeders.reduce((sum, feeder) => sum + feeder.added(), 0)).toBeLessThanOrEqual(3 * jobCount);
+
+  const entries = expected.map((id) => `${world.redisPrefix}:q:${id}`);
+  for (const lose of [
+    () => redis.ltrim(list, 0, jobCount / 2 - 1),
+    () => redis.unlink(list, ...entries.slice(0, jobCount / 2)),
+    () => redis.unlink(list, ...entries),
+  ]) {
+    await lose();
+    await Promise.all(feeders.map((feeder) => feeder.repair()));
+    expect(await listed()).toEqual(expected);
+  }
+});
