@@ -132,6 +132,48 @@ test('a retry queues what failed, with its files, and says of the others why not
   expect(await others()).toEqual(before);
 });
 
+test('a retry takes unique keys back, once each, and not from a job that is alive', async () => {
+  const keyed = async (job: InsertedJob, key: string) => {
+    const id = await insertJob(db, job);
+    await db.query('UPDATE jobs SET options = $2 WHERE id = $1', [id, { uniqueKey: { key } }]);
+    return id;
+  };
+  const [first, second] = [await keyed(failed, 'a'), await keyed(failed, 'a')];
+  const late = await keyed(failed, 'b');
+  const alive = await keyed({ state: 'queued' }, 'b');
+  await db.query(
+    `INSERT INTO unique_keys (tenant_id, task, key, job_id, until) SELECT 'default', task, 'b', id, 'finished' FROM jobs WHERE id = $1`,
+    [alive],
+  );
+  const { at } = await run('retry');
+  expect(at).toMatchObject({ done: 1, failed: 2 });
+  expect(byId(at.errors)).toMatchObject({ [late]: 'unique-key-held' });
+  const { rows } = await db.query<{ key: string; job_id: string; state: string }>(
+    'SELECT u.key, u.job_id, j.state FROM unique_keys u JOIN jobs j ON j.id = u.job_id ORDER BY u.key',
+  );
+  expect(rows).toEqual([
+    { key: 'a', job_id: expect.stringMatching(`${first}|${second}`) as unknown, state: 'queued' },
+    { key: 'b', job_id: alive, state: 'queued' },
+  ]);
+});
+
+test('what another job waits for is not deleted', async () => {
+  const [ended, waiting] = [
+    await insertJob(db, { state: 'succeeded' }),
+    await insertJob(db, { state: 'blocked' }),
+  ];
+  const free = await insertJob(db, failed);
+  await db.query(
+    `INSERT INTO job_dependencies (child_id, parent_id, tenant_id, on_end, parent_state)
+     VALUES ($1, $2, 'default', 'success', 'succeeded')`,
+    [waiting, ended],
+  );
+  const { at } = await run('delete');
+  expect(byId(at.errors)).toEqual({ [ended]: 'job-in-use' });
+  expect(at).toMatchObject({ done: 1 });
+  expect((await db.query('SELECT FROM jobs WHERE id = $1', [free])).rowCount).toBe(0);
+});
+
 test('a delete removes what has ended with what it made, except what others need', async () => {
   const make = async (tenantId = 'default') => {
     const id = await insertJob(db, { state: 'succeeded', tenantId });

@@ -5,6 +5,7 @@ import { createWorld, type World } from '#test/support/world.ts';
 import { acceptBatch, countBatch, findBatch, pruneBatches } from './batches.ts';
 import { completeBatches, completeNextBatches } from './complete-batches.ts';
 import { deleteJob } from './delete-job.ts';
+import { releaseStranded } from './dependencies.ts';
 import { drainQueue } from './drain-queue.ts';
 import { expireJobs } from './expire-jobs.ts';
 import { cancelJob } from './jobs.ts';
@@ -117,7 +118,7 @@ test('a job that is retried before the batch is complete holds up what waits, an
   const { id, jobs, after } = await makeBatch({ size: 2, fillsBatch: true });
   const [first = '', second = ''] = jobs;
   await end([first], 'failed');
-  expect(await retry(first)).toEqual({ type: 'queued' });
+  expect(await retry(first)).toEqual({ type: 'queued', waits: false });
   await end([second]);
   expect((await completeBatches(db, [id])).started).toEqual([]);
   await end([first]);
@@ -133,7 +134,7 @@ test('a job that is retried after that starts nothing again, and the counts show
   await end(jobs, 'failed');
   expect((await completeBatches(db, [id])).started).toEqual([after]);
   const told = await read(after);
-  expect(await retry(first)).toEqual({ type: 'queued' });
+  expect(await retry(first)).toEqual({ type: 'queued', waits: false });
   expect(await countBatch(db, 'default', id)).toEqual(
     expect.arrayContaining([
       { state: 'failed', count: 1 },
@@ -218,6 +219,17 @@ test('startWithinMs of a job that waits for a batch counts from when it is let g
   expect(await startBefore()).toEqual({ state: 'queued', is_open: false, is_set: true });
   await db.query(`UPDATE jobs SET start_before = now() WHERE id = $1`, [after]);
   expect(await expireJobs(db, ['q'])).toEqual([after]);
+});
+
+test('what waits for a batch waits for no job, and the last resort for those that do leaves it alone', async () => {
+  const { id, jobs, after } = await makeBatch();
+  expect(await releaseStranded(db, '00000000-0000-0000-0000-000000000000', 10)).toEqual({
+    next: undefined,
+    released: 0,
+  });
+  expect(await read(after)).toMatchObject({ state: 'blocked' });
+  await end(jobs);
+  expect((await completeBatches(db, [id])).started).toEqual([after]);
 });
 
 test('a waiting job that was cancelled does not start, and its batch is done with', async () => {

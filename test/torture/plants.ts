@@ -74,10 +74,13 @@ export const plants: readonly Plant[] = [
     edits: [
       {
         file: 'api/accept-job.ts',
-        text: 'const acceptance = await deps.accepts.add(job).catch((err: unknown) => {',
+        text: `const acceptance = await deps.accepts
+    .add(job)
+`,
         by: `const acceptance: any = { type: 'accepted', createdAt: new Date(), isDispatched: true };
   void deps.accepts.add(job).catch(() => undefined);
-  await Promise.resolve(acceptance).catch((err: unknown) => {`,
+  await Promise.resolve(acceptance)
+`,
       },
     ],
     faults: ['postgres-immediate-stop', 'kill-api'],

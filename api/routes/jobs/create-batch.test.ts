@@ -281,6 +281,23 @@ describe('422: nothing is accepted', () => {
       '/onComplete/options/delayMs',
     ],
     [
+      { jobs: noops(1), onComplete: { task: 'test.noop', options: { uniqueKey: { key: 'k' } } } },
+      '/onComplete/options/uniqueKey',
+    ],
+    [
+      { jobs: noops(1), onComplete: { task: 'test.noop', options: { concurrencyKey: 'k' } } },
+      '/onComplete/options/concurrencyKey',
+    ],
+    [
+      { jobs: noops(1), onComplete: { task: 'test.noop', options: { dependsOn: [] } } },
+      '/onComplete/options/dependsOn',
+    ],
+    [{ jobs: [{ task: 'test.noop', options: { uniqueKey: { key: 'k' } } }] }, '/jobs/0/options/uniqueKey'],
+    [
+      { jobs: [...noops(1), { task: 'test.noop', options: { dependsOn: [randomUUID()] } }] },
+      '/jobs/1/options/dependsOn',
+    ],
+    [
       { jobs: noops(1), onComplete: { task: 'test.files', input: { file: randomUUID() } } },
       '/onComplete/input/file',
     ],
