@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createBacklog, type Backlog } from '#api/http/backlog.ts';
 import { createRateLimiter, type RateLimiter } from '#api/http/rate-limit.ts';
+import { createTenantQuotas, type TenantQuotas } from '#api/http/tenant-quotas.ts';
+import { countWaitingOfTenant } from '#shared/db/tenant-usage.ts';
 import { createTestApi, type TestApi, type TestClient } from '#test/support/api.ts';
 import { insertJob } from '#test/support/insert-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
@@ -391,6 +393,24 @@ describe('422: nothing is accepted', () => {
 });
 
 describe('429', () => {
+  test('a batch takes as many of the quota of waiting jobs as it has, with what starts at its end', async () => {
+    const deps: { quotas: TenantQuotas } = api.deps;
+    const before = deps.quotas;
+    const limits = {
+      WINDLASS_WAITING_PER_TENANT_MAX: (await countWaitingOfTenant(api.db, 'default', 100_000)) + 5,
+      WINDLASS_BYTES_PER_TENANT_MAX: 0,
+    };
+    deps.quotas = createTenantQuotas({ db: api.db, limits });
+    try {
+      expect(await refuse(429, { jobs: noops(5), onComplete: { task: 'test.noop' } })).toMatchObject({
+        code: 'too-many-waiting',
+      });
+      expect((await send({ jobs: noops(5) })).status).toBe(202);
+    } finally {
+      deps.quotas = before;
+    }
+  });
+
   test('every job of a batch counts', async () => {
     const deps: { rateLimiter: RateLimiter } = api.deps;
     const before = deps.rateLimiter;

@@ -139,6 +139,8 @@ describe('200', () => {
       JSON.stringify({ task: 'test.echo', input: { value: Array.from({ length: 1_100 }, () => 1) } }),
       JSON.stringify({ task: 'test.noop', key: 'a b' }),
       `${noop(11)}\r`,
+      noop(12, { options: { uniqueKey: { key: 'k' } } }),
+      noop(13, { options: { dependsOn: [randomUUID()] } }),
     ]);
     expect(
       answers.map(({ line, state, problem }) => [
@@ -157,8 +159,10 @@ describe('200', () => {
       [9, 'content-too-large', undefined],
       [10, 'invalid-input', '/key'],
       [11, 'queued', undefined],
+      [12, 'invalid-input', '/options/uniqueKey'],
+      [13, 'invalid-input', '/options/dependsOn'],
     ]);
-    expect(end).toEqual({ batch: end.batch, accepted: 3, replayed: 0, refused: 7 });
+    expect(end).toEqual({ batch: end.batch, accepted: 3, replayed: 0, refused: 9 });
     expect(await countJobs(end.batch)).toBe(3);
   });
 
