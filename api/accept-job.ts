@@ -9,14 +9,15 @@ import { isMissingParentError, listMissingJobs } from '#shared/db/dependencies.t
 import { listFilesOfJob, listMissingFiles, type FileRow } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { findJob, listAttempts, type AttemptRow, type JobRow } from '#shared/db/jobs.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
-import { AppError } from '#shared/errors.ts';
+import { AppError, type FieldError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, readDependsOn, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import type { Identity } from './http/define-route.ts';
 import { invalidInput, parseWith } from './http/read-json.ts';
-import { findNearest, type ApiTask } from './task-catalog.ts';
+import type { ApiTask } from './task-catalog.ts';
 
 export interface JobRequest {
   readonly task: string;
@@ -28,6 +29,9 @@ export interface JobRequest {
   readonly traceparent: string | undefined;
   /** The schedule whose job it is, when a client asked for one right now. */
   readonly scheduleKey?: string;
+  readonly batchId?: string;
+  /** What makes two requests the same under one key, where it is not task, input, options and files. */
+  readonly content?: unknown;
   readonly replay?: {
     /** The job that this one is made from. */
     readonly of: string;
@@ -50,8 +54,13 @@ export interface Accepted {
  * @throws AppError `unknown-task`, `invalid-input`, `file-not-found`, `idempotency-mismatch`, `backlog-full`, `too-many-waiting`,
  *   `unavailable`; AmbiguousCommitError when only a later look can tell (new bytes must stay then).
  */
-export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobRequest): Promise<Accepted> {
-  const { task, options } = checkJob(deps, request);
+export async function acceptJob(
+  deps: ApiDeps,
+  identity: Identity,
+  request: JobRequest,
+  task: ApiTask = getTask(deps, request.task),
+): Promise<Accepted> {
+  const options = checkFit(task, request);
   deps.backlog.check();
   const { idempotencyKey } = request;
   const fingerprint =
@@ -82,6 +91,7 @@ export async function acceptJob(deps: ApiDeps, identity: Identity, request: JobR
     },
     traceparent: request.traceparent ?? null,
     scheduleKey: request.scheduleKey ?? null,
+    batchId: request.batchId ?? null,
     newFiles: request.newFiles.map((file) => ({
       ...file,
       retentionMs: deps.config.WINDLASS_FILE_RETENTION_MS,
@@ -132,11 +142,15 @@ export function checkJob(
   request: Pick<JobRequest, 'task' | 'input' | 'options'>,
 ): { task: ApiTask; options: JobOptions } {
   const task = getTask(deps, request.task);
-  parseWith(task.definition.input, request.input, '/input');
+  return { task, options: checkFit(task, request) };
+}
+
+function checkFit({ definition }: ApiTask, request: Pick<JobRequest, 'input' | 'options'>): JobOptions {
+  parseWith(definition.input, request.input, '/input');
   const options = parseWith(jobOptions, request.options ?? {}, '/options');
-  const errors = findCeilingErrors(options, task.definition);
+  const errors = findCeilingErrors(options, definition);
   if (errors.length > 0) throw invalidInput(errors);
-  return { task, options };
+  return options;
 }
 
 export function getTask(deps: ApiDeps, name: string): ApiTask {
@@ -167,15 +181,17 @@ export async function checkFiles(
         stored.map((ref) => ref.id),
       ),
     );
-    const errors = stored
-      .filter((ref) => missing.has(ref.id))
-      .map((ref) => ({
-        pointer: `/input${ref.pointer}`,
-        detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.`,
-      }));
+    const errors = stored.filter((ref) => missing.has(ref.id)).map(describeMissingFile);
     if (errors[0] !== undefined) throw new AppError('file-not-found', errors[0].detail, { errors });
   }
   return refs.map((ref) => ref.id);
+}
+
+export function describeMissingFile(ref: { id: string; pointer: string }): FieldError {
+  return {
+    pointer: `/input${ref.pointer}`,
+    detail: `There is no file ${ref.id}. Upload it first (POST /v1/files), or send it with the job as multipart.`,
+  };
 }
 
 /** Every job that it waits for exists and is the caller's. @throws AppError `parent-not-found`, naming those that do not. */
@@ -200,12 +216,14 @@ function fingerprintOf(request: JobRequest): string {
   // Asking a schedule for a job stays the same request when the schedule has changed meanwhile.
   if (request.scheduleKey !== undefined) return digest(canonicalJson({ schedule: request.scheduleKey }));
   const files = request.newFiles.map((file) => ({ name: file.name, sha256: file.sha256 }));
-  let text = canonicalJson({
-    task: request.task,
-    input: request.input,
-    options: request.options ?? {},
-    files,
-  });
+  let text = canonicalJson(
+    request.content ?? {
+      task: request.task,
+      input: request.input,
+      options: request.options ?? {},
+      files,
+    },
+  );
   for (const file of request.newFiles) text = text.replaceAll(file.id, file.sha256);
   return digest(text);
 }
@@ -221,7 +239,7 @@ export async function answerAgain(
   key: string,
   fingerprint: string,
 ): Promise<Accepted> {
-  const known = await findIdempotencyKey(deps.db, identity.tenantId, key);
+  const known = await deps.replays.add({ tenantId: identity.tenantId, key });
   if (known === undefined)
     throw new AppError(
       'unavailable',
@@ -238,10 +256,9 @@ export async function answerAgain(
       );
     return { ...duplicate, isReplayed: true, hasTakenFiles: false };
   }
-  const row = await findJob(deps.db, identity.tenantId, known.resource_id);
-  if (row === undefined)
+  if (known.job === undefined)
     throw new AppError('not-found', 'The job that this Idempotency-Key made has been deleted.');
-  return { isReplayed: true, hasTakenFiles: false, job: asAccepted(row) };
+  return { isReplayed: true, hasTakenFiles: false, job: asAccepted(known.job) };
 }
 
 /** The job that won, for whoever lost; undefined when it has been deleted. */
@@ -278,6 +295,7 @@ function toAcceptedRow(job: NewJob, createdAt: Date): JobRow {
     tags: job.tags,
     attempts_max: job.attemptsMax,
     schedule_key: job.scheduleKey,
+    batch_id: job.batchId,
     workflow_id: job.workflow?.id ?? null,
     workflow_step: job.workflow?.step ?? null,
     created_at: createdAt,
@@ -303,6 +321,7 @@ function asAccepted(
     | 'tags'
     | 'attempts_max'
     | 'schedule_key'
+    | 'batch_id'
     | 'workflow_id'
     | 'workflow_step'
     | 'created_at'

@@ -1,5 +1,6 @@
 import type { Config } from '#shared/config.ts';
 import type { AcceptJobs } from '#shared/db/accept-jobs.ts';
+import type { FindReplay } from '#shared/db/find-replay.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import type { Dispatcher } from '#shared/queue/dispatcher.ts';
@@ -25,11 +26,13 @@ export interface ApiDeps {
   readonly storage: Storage;
   readonly tasks: ReadonlyMap<string, ApiTask>;
   readonly accepts: AcceptJobs;
+  readonly replays: FindReplay;
   readonly dispatcher: Dispatcher;
   readonly signals: SignalPublisher;
   readonly waiter: JobWaiter;
   readonly searchTurns: SearchTurns;
   readonly readJson: ReadJson;
+  readonly readBatch: ReadJson;
   readonly authenticate: Authenticate;
   readonly rateLimiter: RateLimiter;
   readonly uploads: Uploads;

@@ -5,6 +5,7 @@ import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { readConfig } from '#shared/config.ts';
 import { armCrashPoint } from '#shared/crash-point.ts';
+import { createFindReplay } from '#shared/db/find-replay.ts';
 import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { insertFirstKey } from '#shared/db/api-keys.ts';
 import { migrate } from '#shared/db/migrate.ts';
@@ -30,7 +31,7 @@ import { createBacklog } from './http/backlog.ts';
 import { answerClientErrors } from './http/client-errors.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
-import { createReadJson } from './http/read-json.ts';
+import { createReadBatch, createReadJson } from './http/read-json.ts';
 import { createTenantQuotas } from './http/tenant-quotas.ts';
 import { createUploads, uploadLimits } from './http/upload.ts';
 import { createJobWaiter } from './job-waiter.ts';
@@ -99,6 +100,7 @@ const app = createApp({
   storage,
   tasks,
   accepts: createAcceptAnyJobs(acceptDb),
+  replays: createFindReplay(db),
   dispatcher,
   signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
   waiter,
@@ -107,6 +109,7 @@ const app = createApp({
     waitingPerTenant: 100,
   }),
   readJson: createReadJson(config),
+  readBatch: createReadBatch(config),
   authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
   rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
   uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),

@@ -124,6 +124,8 @@ test('client generators find one name for every call, and it does not change', (
   expect(operationId({ method: 'get', path: '/v1/jobs/:id/result' })).toBe('getJobResult');
   expect(operationId({ method: 'get', path: '/v1/jobs/:id/logs' })).toBe('listJobLogs');
   expect(operationId({ method: 'post', path: '/v1/jobs/:id/cancel' })).toBe('cancelJob');
+  expect(operationId({ method: 'post', path: '/v1/jobs/batch' })).toBe('createJobBatch');
+  expect(operationId({ method: 'get', path: '/v1/batches/:id' })).toBe('getBatch');
   expect(operationId({ method: 'delete', path: '/v1/keys/:id' })).toBe('deleteKey');
   expect(operationId({ method: 'post', path: '/v1/emails' })).toBe('createEmail');
   expect(operationId({ method: 'get', path: '/v1/emails/templates' })).toBe('listEmailTemplates');

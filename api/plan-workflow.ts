@@ -5,6 +5,7 @@
 import type { NewJob } from '#shared/db/accept-jobs.ts';
 import type { DependsOn, NewInputRef } from '#shared/db/dependencies.ts';
 import { listMissingFiles } from '#shared/db/files.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
 import {
   findMisfit,
   isNullable,
@@ -19,7 +20,7 @@ import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/jo
 import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import { invalidInput, toFieldErrors } from './http/read-json.ts';
-import { findNearest, type ApiTask } from './task-catalog.ts';
+import type { ApiTask } from './task-catalog.ts';
 
 export interface StepRequest {
   readonly task: string;

@@ -37,6 +37,7 @@ export const jobSchema = z
     attemptsMax: z.int(),
     tags: z.array(z.string()),
     schedule: z.string().nullable().describe('Key of the schedule that made it.'),
+    batchId: z.uuid().nullable().describe('The batch that it was sent with.'),
     workflow: z
       .object({ id: z.uuid(), step: z.string() })
       .nullable()
@@ -118,6 +119,7 @@ export function presentJob(
     attemptsMax: row.attempts_max,
     tags: [...row.tags],
     schedule: row.schedule_key,
+    batchId: row.batch_id,
     workflow:
       row.workflow_id === null || row.workflow_step === null
         ? null

@@ -1,4 +1,6 @@
 import type { Route } from './http/define-route.ts';
+import { getBatch } from './routes/batches/get-batch.ts';
+import { createBulk } from './routes/bulk/create-bulk.ts';
 import { createEmail } from './routes/emails/create-email.ts';
 import { listTemplates } from './routes/emails/list-templates.ts';
 import { createFile } from './routes/files/create-file.ts';
@@ -6,6 +8,7 @@ import { deleteFile } from './routes/files/delete-file.ts';
 import { getContent } from './routes/files/get-content.ts';
 import { getFile } from './routes/files/get-file.ts';
 import { cancelJob } from './routes/jobs/cancel-job.ts';
+import { createBatch } from './routes/jobs/create-batch.ts';
 import { createJob } from './routes/jobs/create-job.ts';
 import { deleteJob } from './routes/jobs/delete-job.ts';
 import { getJob } from './routes/jobs/get-job.ts';
@@ -42,6 +45,9 @@ import { retryWorkflow } from './routes/workflows/retry-workflow.ts';
 
 const calls: readonly Route[] = [
   createJob,
+  createBatch,
+  getBatch,
+  createBulk,
   listJobs,
   getJob,
   getResult,

@@ -43,6 +43,7 @@ interface Owned {
   readonly key: string;
   readonly schedule: string;
   readonly spareSchedule: string;
+  readonly batch: string;
   readonly workflow: string;
   readonly failedWorkflow: string;
 }
@@ -59,6 +60,24 @@ const cases: Readonly<Record<string, Case>> = {
     request: (own) => ({ path: '/v1/jobs', json: { task: 'test.files', input: { file: own.file } } }),
     owner: 202,
     stranger: 422,
+  },
+  'post /v1/jobs/batch': {
+    request: (own) => ({
+      path: '/v1/jobs/batch',
+      json: { jobs: [{ task: 'test.files', input: { file: own.file } }], onComplete: { task: 'test.noop' } },
+    }),
+    owner: 202,
+    stranger: 422,
+  },
+  'get /v1/batches/:id': {
+    request: (own) => ({ path: `/v1/batches/${own.batch}` }),
+    owner: 200,
+    stranger: 404,
+  },
+  'post /v1/bulk': {
+    request: () => ({ path: '/v1/bulk', json: { action: 'cancel', q: 'task:*', dryRun: true } }),
+    owner: 200,
+    stranger: 200,
   },
   'get /v1/jobs': { request: () => ({ path: '/v1/jobs' }), owner: 200, stranger: 200 },
   'get /v1/jobs/:id': { request: (own) => ({ path: `/v1/jobs/${own.endedJob}` }), owner: 200, stranger: 404 },
@@ -262,7 +281,11 @@ async function makeThings(): Promise<Owned> {
   const made = (await (await alpha.admin.post('/v1/keys', { name: secret, scopes: ['read'] })).json()) as {
     id: string;
   };
+  const batch = (await (
+    await alpha.submit.post('/v1/jobs/batch', { jobs: [{ task: 'test.echo', input: { value: secret } }] })
+  ).json()) as { id: string };
   return {
+    batch: batch.id,
     endedJob,
     waitingJob: await insertJob(api.db, job),
     failedJob: await insertJob(api.db, { ...job, state: 'failed' }),
@@ -335,6 +358,7 @@ async function snapshot(): Promise<unknown> {
     'api_keys',
     'schedules',
     'schedule_files',
+    'batches',
     'workflows',
     'workflow_steps',
     'job_dependencies',

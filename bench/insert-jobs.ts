@@ -41,6 +41,7 @@ export async function insertWaitingJobs(
           newFiles: [],
           idempotency: null,
           scheduleKey: null,
+          batchId: null,
         }),
       ),
     );

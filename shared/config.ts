@@ -92,6 +92,15 @@ export const configSchema = z.object({
   ),
   WINDLASS_JSON_DEPTH_MAX: int(32, 1, 1_000).describe('Deepest nesting of a JSON body.'),
   WINDLASS_JSON_KEYS_MAX: int(1_000, 1).describe('Most keys (and array items) in a JSON body.'),
+  WINDLASS_BATCH_ITEMS_MAX: int(1_000, 1, 10_000).describe(
+    'Most jobs in one batch that is sent as JSON. Limits of a JSON body hold for each of them.',
+  ),
+  WINDLASS_BATCH_BYTES_MAX: int(8 * MiB, 1 * KiB, 64 * MiB).describe(
+    'Largest batch that is sent as JSON, in bytes.',
+  ),
+  WINDLASS_BATCH_LINES_MAX: int(100_000, 1, 1_000_000).describe(
+    'Most lines in one batch that is sent as NDJSON. A line may be as long as a JSON body.',
+  ),
   WINDLASS_FILE_BYTES_MAX: int(5 * GiB, 1).describe('Largest uploaded file, in bytes.'),
   WINDLASS_FILES_PER_REQUEST_MAX: int(10, 1, 100).describe('Most `file` parts in one multipart request.'),
   WINDLASS_UPLOADS_PER_TENANT_MAX: int(64, 1).describe(
@@ -120,7 +129,7 @@ export const configSchema = z.object({
   ),
   WINDLASS_SCHEDULES_PER_TENANT_MAX: int(1_000, 0).describe('Most schedules of one tenant.'),
   WINDLASS_RATE_PER_MINUTE: int(1_000_000, 1).describe(
-    'Requests a minute that one tenant may send to one api process before 429.',
+    'Requests a minute that one tenant may send to one api process before 429. Each job of a batch counts.',
   ),
   WINDLASS_CONNECTIONS_MAX: int(10_000, 1).describe('Open client connections of one api process.'),
   WINDLASS_WAIT_MS_MAX: int(60_000, 0, 300_000).describe('Longest `?wait=`, in ms.'),

@@ -16,6 +16,8 @@ export const crashPoints = [
   'run.after-output', // output bytes are stored, the result is not committed
   'run.before-commit', // all is ready for the final transaction
   'run.after-commit', // the result is committed, BullMQ does not know
+  'bulk.before-commit', // a page of a bulk action is done and not committed
+  'bulk.after-commit', // it is committed, and nobody was told
 ] as const;
 
 export type CrashPoint = (typeof crashPoints)[number];

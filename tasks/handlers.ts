@@ -4,4 +4,5 @@ export const handlers: Readonly<Record<string, () => Promise<{ default: unknown 
   'email.send': () => import('./email-send/handler.ts'),
   'file.inspect': () => import('./file-inspect/handler.ts'),
   'image.resize': () => import('./image-resize/handler.ts'),
+  'jobs.bulk': () => import('./jobs-bulk/handler.ts'),
 };

@@ -4,5 +4,6 @@ import { task as dataQuery } from './data-query/task.ts';
 import { task as emailSend } from './email-send/task.ts';
 import { task as fileInspect } from './file-inspect/task.ts';
 import { task as imageResize } from './image-resize/task.ts';
+import { task as jobsBulk } from './jobs-bulk/task.ts';
 
-export const builtInTasks: readonly TaskDefinition[] = [dataQuery, emailSend, fileInspect, imageResize];
+export const builtInTasks: readonly TaskDefinition[] = [dataQuery, emailSend, fileInspect, imageResize, jobsBulk];

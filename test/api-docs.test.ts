@@ -76,6 +76,7 @@ test('every example of docs/api.md works as it is written', async (context) => {
     expect({ source, code, output }).toEqual({ source, code: 0, output });
     const answer = readJson(output);
     if (source.includes('/v1/keys" ')) ids['API_KEY_ID'] = answer?.id ?? '';
+    if (source.includes('/v1/jobs/batch" ')) ids['BATCH_ID'] ??= answer?.id ?? '';
     if (source.includes('"steps":')) ids['WORKFLOW_ID'] = answer?.id ?? '';
     // The first job of the text, which reads a photo.
     if (source.includes('-F task=')) ids['JOB_ID'] ??= answer?.id ?? '';

@@ -33,6 +33,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     outputStore: createOutputStore({ db, storage, limits }),
     dir,
     settings: {},
+    createBulkStep: () => () => Promise.reject(new Error('Not a bulk action.')),
   });
   const job = {
     id: uuidv7(),
@@ -47,6 +48,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     crashes: 0,
     createdAt: new Date(),
     traceparent: null,
+    batchId: null,
     files: [stored, missing].map((id) => ({ id, name: 'f', mediaType: 'text/plain', sizeBytes, sha256 })),
   };
   const run = createRuns().start({ jobId: job.id, fence: 1, task: job.task });

@@ -13,6 +13,7 @@ import { crashPoint } from '#shared/crash-point.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import type { InlineTaskContext, InputFile, TaskContext } from '#shared/tasks/task-context.ts';
 import { EffectUnknownError } from '#shared/tasks/task-errors.ts';
+import type { CreateBulkStep } from './bulk-step.ts';
 import type { HostEnd } from './task-host/host.ts';
 import { runHandler, type HandlerEnd } from './task-host/run-handler.ts';
 import { removeTree } from './task-host/remove-tree.ts';
@@ -20,6 +21,7 @@ import type { OutputStore } from './output-store.ts';
 import type { Execute } from './run-job.ts';
 
 const abandonAfterMs = 2_500;
+const bulkTask = 'jobs.bulk';
 
 export function createExecuteInline(options: {
   db: Db;
@@ -28,8 +30,9 @@ export function createExecuteInline(options: {
   /** Directories of runs are made in it, only for those that need one. */
   dir: string;
   settings: Readonly<Record<string, unknown>>;
+  createBulkStep: CreateBulkStep;
 }): Execute {
-  const { db, storage, outputStore, dir, settings } = options;
+  const { db, storage, outputStore, dir, settings, createBulkStep } = options;
   return async (job, task, run, reports) => {
     const runDir = join(dir, `${job.id}-${job.fence}`);
     const outDir = join(runDir, 'out');
@@ -68,7 +71,11 @@ export function createExecuteInline(options: {
         log: reports.log,
         scratchDir: () => need(join(runDir, 'tmp')),
         outputPath: (id) => join(need(outDir), id),
-        services: createServices(db, job, settings),
+        services: {
+          ...createServices(db, job, settings),
+          ...(task.definition.name === bulkTask &&
+            task.handlerUrl === undefined && { bulkStep: createBulkStep(job, run.signal) }),
+        },
       },
     );
     const ended = await Promise.race([finished, abandonedAfterAbort(run.signal)]);

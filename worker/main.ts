@@ -26,6 +26,8 @@ import { loadTasks } from '#shared/tasks/load-tasks.ts';
 import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
+import { createBacklogGate } from './backlog-gate.ts';
+import { createBulkSteps } from './bulk-step.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
 import { readAvailableMemory } from './available-memory.ts';
@@ -34,6 +36,7 @@ import { createMemoryGate } from './memory-gate.ts';
 import { createOutputStore } from './output-store.ts';
 import { createRunJob } from './run-job.ts';
 import { createRuns } from './runs.ts';
+import { createBatchKeeper } from './services/batch-keeper.ts';
 import { createFeeder } from './services/feeder.ts';
 import { startHealthServer } from './services/health-server.ts';
 import { createJanitor } from './services/janitor.ts';
@@ -41,6 +44,7 @@ import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
 import { createReleaser } from './services/releaser.ts';
 import { createScheduler } from './services/scheduler.ts';
+import { createTaskRules } from './task-rules.ts';
 import { assignSlots } from './slots.ts';
 import { createHostPool } from './task-host/host-pool.ts';
 import { createWorkerScratch, openWayToScratch } from './task-host/scratch.ts';
@@ -158,17 +162,19 @@ const janitor = createJanitor({
   idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS,
   log,
 });
+const isBacklogFull = createBacklogGate({ db, backlogMax: config.WINDLASS_BACKLOG_MAX, log });
 const scheduler = createScheduler({
   db,
   definitionOf: (name) => tasks.get(name)?.definition,
   tasks: [...tasks.keys()],
   jobRetentionMs: config.WINDLASS_JOB_RETENTION_MS,
-  backlogMax: config.WINDLASS_BACKLOG_MAX,
+  isBacklogFull,
   onMade: () => feeder.wake(),
   log,
 });
+const batchKeeper = createBatchKeeper({ db, onStarted: () => feeder.wake(), log });
 const releaser = createReleaser({ db, onReleased: () => feeder.wake(), log });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, releaser }))
+for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, releaser, batchKeeper }))
   lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
@@ -197,12 +203,22 @@ const runJob = createRunJob({
     outputStore,
     dir: join(scratch.dir, 'inline'),
     settings: { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS },
+    createBulkStep: createBulkSteps({
+      db,
+      storage,
+      signals,
+      rules: createTaskRules(tasks, { retentionMs: config.WINDLASS_JOB_RETENTION_MS }),
+      isBacklogFull,
+      onQueued: () => feeder.wake(),
+      log,
+    }),
   }),
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,
   signals,
   onKeyFreed: () => feeder.wake(),
   endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
+  onBatchJobEnded: (batchId) => batchKeeper.note(batchId),
   log,
 });
 
@@ -256,7 +272,7 @@ listenForSignal({
     if (runs.find(jobId) !== undefined) lease.wake();
   },
 }).catch(() => {});
-for (const loop of [feeder, reaper, janitor, scheduler, releaser]) loop.start();
+for (const loop of [feeder, reaper, janitor, scheduler, releaser, batchKeeper]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({
     port: config.WINDLASS_HEALTH_PORT,

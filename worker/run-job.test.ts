@@ -28,6 +28,7 @@ const job: ClaimedJob = {
   crashes: 0,
   createdAt: new Date(),
   traceparent: null,
+  batchId: null,
   files: [],
 };
 
@@ -57,6 +58,7 @@ test('a run whose end cannot be written gives its task host back, and is over', 
     signals: { ended: () => {}, cancel: () => {} },
     onKeyFreed: () => {},
     endingMax: 0,
+    onBatchJobEnded: () => {},
     log: createLogger({ service: 'test', level: 'silent' }),
   });
   await runJob({ jobId: job.id, fence: 0 });

@@ -55,6 +55,8 @@ export interface RunJobDeps {
   readonly onKeyFreed: () => void;
   /** Runs that may be storing and settling without holding a slot; further ones keep theirs until one has ended. */
   readonly endingMax: number;
+  /** A job of this batch has ended. */
+  readonly onBatchJobEnded: (batchId: string) => void;
   readonly log: Logger;
 }
 
@@ -143,7 +145,10 @@ async function end(deps: RunJobDeps, executed: Executed): Promise<void> {
   // Files of a run that may have been committed are left to the janitor, which decides by the record.
   if (state !== 'succeeded' && state !== 'unknown')
     await deps.outputStore.discard(outputs.map((output) => output.id));
-  if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) deps.signals.ended([job.id]);
+  if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) {
+    deps.signals.ended([job.id]);
+    if (job.batchId !== null) deps.onBatchJobEnded(job.batchId);
+  }
   logEnd(deps.log, job, run, state, outcome);
 }
 

@@ -7,7 +7,7 @@ import { sendProblem } from './problem.ts';
 /** The last word on every request that failed: our errors as they are, everything else as 500 with its cause in the log. */
 export function createErrorHandler(log: Logger): ErrorRequestHandler {
   return (err: unknown, req, res, next) => {
-    const known = toKnown(err);
+    const known = toKnownError(err);
     const requestId = res.getHeader('X-Request-Id');
     if (known.status >= 500) {
       log.error(
@@ -24,7 +24,8 @@ export function createErrorHandler(log: Logger): ErrorRequestHandler {
   };
 }
 
-function toKnown(err: unknown): AppError {
+/** What the client is told of any error: ours as it is, everything else as `internal` with its cause. */
+export function toKnownError(err: unknown): AppError {
   const mapped = toAppError(err);
   if (mapped instanceof AppError) return mapped;
   return (
@@ -51,13 +52,7 @@ function fromBodyParser(err: unknown): AppError | undefined {
       );
     return undefined;
   }
-  const limit = 'limit' in err ? String(err.limit) : '';
   switch (err.type) {
-    case 'entity.too.large':
-      return new AppError(
-        'content-too-large',
-        `The JSON body is larger than ${limit} bytes (WINDLASS_JSON_BYTES_MAX). Put large data into a file.`,
-      );
     case 'entity.parse.failed':
       return new AppError('invalid-json', `The body is not valid JSON: ${err.message}.`);
     case 'encoding.unsupported':

@@ -6,8 +6,11 @@ import type { Response } from 'express';
 import { AppError } from '#shared/errors.ts';
 
 export interface RateLimiter {
-  /** Takes one token and says so in the headers. @throws AppError `rate-limited` with Retry-After. */
-  take(tenantId: string, res: Response): void;
+  /**
+   * Takes one token, or `count` of them, and says so in the headers while they can still be set.
+   * @throws AppError `rate-limited` with Retry-After; `content-too-large` for more than there ever are.
+   */
+  take(tenantId: string, res: Response, count?: number): void;
 }
 
 const windowSeconds = 60;
@@ -20,7 +23,7 @@ export function createRateLimiter(
   const buckets = new Map<string, { tokens: number; atMs: number }>();
   const perMs = perMinute / 60_000;
   return {
-    take(tenantId, res) {
+    take(tenantId, res, count = 1) {
       const now = nowMs();
       let bucket = buckets.get(tenantId);
       if (bucket === undefined) {
@@ -30,15 +33,23 @@ export function createRateLimiter(
       }
       bucket.tokens = Math.min(perMinute, bucket.tokens + (now - bucket.atMs) * perMs);
       bucket.atMs = now;
-      const isOver = bucket.tokens < 1;
-      if (!isOver) bucket.tokens -= 1;
-      const resetSeconds = Math.ceil((isOver ? 1 - bucket.tokens : 0) / perMs / 1_000);
-      res.setHeader('RateLimit-Policy', `"default";q=${perMinute};w=${windowSeconds}`);
-      res.setHeader('RateLimit', `"default";r=${Math.floor(bucket.tokens)};t=${resetSeconds}`);
+      if (count > perMinute) {
+        throw new AppError(
+          'content-too-large',
+          `${count} jobs are more than ${perMinute} a minute (WINDLASS_RATE_PER_MINUTE). Send fewer at once.`,
+        );
+      }
+      const isOver = bucket.tokens < count;
+      if (!isOver) bucket.tokens -= count;
+      const resetSeconds = Math.ceil((isOver ? count - bucket.tokens : 0) / perMs / 1_000);
+      if (!res.headersSent) {
+        res.setHeader('RateLimit-Policy', `"default";q=${perMinute};w=${windowSeconds}`);
+        res.setHeader('RateLimit', `"default";r=${Math.floor(bucket.tokens)};t=${resetSeconds}`);
+      }
       if (isOver) {
         throw new AppError(
           'rate-limited',
-          `More than ${perMinute} requests a minute (WINDLASS_RATE_PER_MINUTE). Wait as long as Retry-After says.`,
+          `More than ${perMinute} requests and jobs of batches a minute (WINDLASS_RATE_PER_MINUTE). Wait as long as Retry-After says.`,
           {
             retryAfterSeconds: Math.max(1, resetSeconds),
           },

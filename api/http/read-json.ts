@@ -18,11 +18,29 @@ export interface JsonSizeLimits {
 
 /** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
 export function createReadJson(config: Config): ReadJson {
+  const read = createReadBody(config, 'WINDLASS_JSON_BYTES_MAX');
+  return async (req, res, sizes) => {
+    const body = await read(req, res, sizes);
+    checkJson(body, config, sizes);
+    return body;
+  };
+}
+
+/** Reads the JSON of many things in one: the limits of each are left to whoever takes it apart. */
+export function createReadBatch(config: Config): ReadJson {
+  return createReadBody(config, 'WINDLASS_BATCH_BYTES_MAX');
+}
+
+function createReadBody(
+  config: Config,
+  limitName: 'WINDLASS_JSON_BYTES_MAX' | 'WINDLASS_BATCH_BYTES_MAX',
+): ReadJson {
   const parserOf = (bytesMax: number) => express.json({ limit: bytesMax, strict: false, type: () => true });
-  const parsers = new Map([[config.WINDLASS_JSON_BYTES_MAX, parserOf(config.WINDLASS_JSON_BYTES_MAX)]]);
+  const parsers = new Map([[config[limitName], parserOf(config[limitName])]]);
   const limits = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
   return async (req, res, sizes) => {
-    const bytesMax = Math.max(config.WINDLASS_JSON_BYTES_MAX, sizes?.bytesMax ?? 0);
+    const bytesMax = Math.max(config[limitName], sizes?.bytesMax ?? 0);
+    const bytesName = sizes !== undefined && bytesMax === sizes.bytesMax ? sizes.bytesName : limitName;
     const parse = parsers.get(bytesMax) ?? parserOf(bytesMax);
     parsers.set(bytesMax, parse);
     if (!isJson(req)) {
@@ -36,22 +54,26 @@ export function createReadJson(config: Config): ReadJson {
       limits,
       () =>
         new Promise<void>((resolve, reject) => {
-          parse(req, res, (err?: unknown) => (err === undefined ? resolve() : reject(err)));
+          parse(req, res, (err?: unknown) =>
+            err === undefined ? resolve() : reject(nameLimit(err, bytesName)),
+          );
         }),
-    ).catch((err: unknown) => {
-      const isTooLarge = err instanceof Error && 'type' in err && err.type === 'entity.too.large';
-      if (!isTooLarge || sizes === undefined || bytesMax !== sizes.bytesMax) throw err;
-      throw new AppError(
-        'content-too-large',
-        `The JSON body is larger than ${bytesMax} bytes (${sizes.bytesName}). Put large data into a file.`,
-      );
-    });
+    );
     if (req.body === undefined)
       throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
-    const body: unknown = req.body;
-    checkJson(body, config, sizes);
-    return body;
+    return req.body as unknown;
   };
+}
+
+/** express.json() does not know what its limit is called. */
+function nameLimit(err: unknown, name: string): unknown {
+  if (!(err instanceof Error) || !('type' in err) || err.type !== 'entity.too.large') return err;
+  const limit = 'limit' in err ? String(err.limit) : '';
+  return new AppError(
+    'content-too-large',
+    `The JSON body is larger than ${limit} bytes (${name}). Put large data into a file.`,
+    { cause: err },
+  );
 }
 
 export function isJson(req: Request): boolean {

@@ -7,13 +7,17 @@ export function readIdempotencyKey(req: Request): string | undefined {
   if (raw === undefined) return undefined;
   const text = Array.isArray(raw) ? raw.join(',') : raw;
   const bare = /^"(.*)"$/.exec(text.trim())?.[1] ?? text.trim();
-  if (!/^[\x21-\x7e]{1,255}$/.test(bare)) {
+  if (!isIdempotencyKey(bare)) {
     throw new AppError(
       'invalid-idempotency-key',
       'The Idempotency-Key must be 1 to 255 visible ASCII characters, for example a UUID.',
     );
   }
   return bare;
+}
+
+export function isIdempotencyKey(text: string): boolean {
+  return /^[\x21-\x7e]{1,255}$/.test(text);
 }
 
 /** A valid W3C `traceparent`, which is stored with the job; anything else is ignored, as the specification asks. */

@@ -47,6 +47,8 @@ export interface Uploads {
    * @throws AppError as `receiveFile`, and `invalid-multipart`.
    */
   receiveForm(req: IncomingMessage, options: { tenantId: string }): Promise<Form<StoredUpload>>;
+  /** Counts a body that is read in another way as an upload. @returns gives the slot back. @throws AppError `too-many-uploads`. */
+  takeSlot(tenantId: string): () => void;
   /** Deletes the bytes of uploads that get no row. Never rejects: what cannot be deleted is left to the sweep. */
   discard(files: readonly Pick<StoredUpload, 'id'>[]): Promise<void>;
 }
@@ -195,12 +197,13 @@ export function createUploads(options: { storage: Storage; quota: Quota; limits:
   return {
     receiveFile: guarded((req, tenantId) => withinQuota(req, tenantId, receiveFile, (file) => [file])),
     receiveForm: guarded((req, tenantId) => withinQuota(req, tenantId, receiveForm, (form) => form.files)),
+    takeSlot: (tenantId) => slots.take(tenantId),
     discard,
   };
 }
 
 /** A stored file is what will be given out again; nobody would know that it has to be unpacked first. */
-function checkEncoding(req: IncomingMessage): void {
+export function checkEncoding(req: IncomingMessage): void {
   const encoding = req.headers['content-encoding'];
   if (encoding === undefined || encoding.trim().toLowerCase() === 'identity') return;
   throw new AppError(

@@ -69,6 +69,12 @@ function exampleBodies(
         },
       ];
     }
+    case 'application/x-ndjson': {
+      const example = resolve(media.schema, schemas)?.examples?.[0];
+      if (example === undefined) return [];
+      const lines = [`-H 'Content-Type: ${mediaType}'`, `-d ${quote(JSON.stringify(example))}`];
+      return [{ label: 'As lines', args: lines }];
+    }
     case '*/*':
       return [
         {

@@ -24,7 +24,7 @@ const verbs = { get: 'get', post: 'create', put: 'put', delete: 'delete' } as co
 
 /** Good enough for our own nouns. */
 function toSingular(noun: string): string {
-  return noun.replace(/s$/, '');
+  return noun.replace(/(?<=ch)es$|s$/, '');
 }
 
 function toCamelCase(words: readonly string[]): string {

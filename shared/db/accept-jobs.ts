@@ -38,6 +38,8 @@ export interface NewJob {
   readonly attemptsMax: number;
   readonly retentionMs: number;
   readonly traceparent: string | null;
+  /** The batch that it was sent with. */
+  readonly batchId: string | null;
   /** Files that the job refers to, new or already stored. */
   readonly inputFiles: readonly string[];
   readonly newFiles: readonly NewFile[];
@@ -121,16 +123,17 @@ interface AcceptedRow {
 
 /**
  * What most jobs bring, one array parameter per column; and what some bring besides: an idempotency key, new files,
- * references to files, a schedule, a concurrency key, parents, a workflow. A group in which no job has any of these is inserted without the parts for them, in half the time.
+ * references to files, a schedule, a concurrency key, parents, a workflow, a batch. A group in which no job has any of these is
+ * inserted without the parts for them, in half the time.
  */
 const columns = `$1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::timestamptz[], $8::integer[],
     $9::json[], $10::jsonb[], $11::text[], $12::integer[], $13::bigint[], $14::text[]`;
 const columnNames =
   'id, tenant_id, task, queue, priority, delay_ms, run_at, place, input, options, tags, attempts_max, retention_ms, traceparent';
 const moreColumns =
-  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[], $23::boolean[], $24::text[], $25::text[]';
+  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[], $23::boolean[], $24::text[], $25::text[], $26::uuid[]';
 const moreColumnNames =
-  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max, is_blocked, workflow_id, workflow_step';
+  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max, is_blocked, workflow_id, workflow_step, batch_id';
 
 // Keys are inserted in order, so that two groups that share keys wait for each other instead of deadlocking.
 // `ON CONFLICT DO NOTHING` waits for a transaction in flight with the same key, which is what makes equal
@@ -173,11 +176,11 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at, workflow_id, workflow_step'})
+                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at, workflow_id, workflow_step, batch_id'})
   SELECT r.id, r.tenant_id, r.task, r.queue, CASE ${isPlain ? '' : `WHEN r.is_blocked THEN 'blocked'::job_state `}WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
     r.priority, due.at, ${isPlain ? 'due.rank_at' : `CASE WHEN parked.rank_at IS NULL OR r.is_blocked THEN due.rank_at ELSE 'infinity' END`}, CASE WHEN r.place <= gate.room THEN now() END,
     r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent, ${isPlain ? 'NULL' : 'r.schedule_key'},
-    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, CASE WHEN NOT r.is_blocked THEN parked.rank_at END, r.workflow_id::uuid, r.workflow_step'}
+    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, CASE WHEN NOT r.is_blocked THEN parked.rank_at END, r.workflow_id::uuid, r.workflow_step, r.batch_id'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT at, at - r.priority * interval '60 s' AS rank_at
     FROM (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms') AS at) AS d) AS due${isPlain ? '' : parkedSql}
@@ -196,8 +199,13 @@ const insertStatements = {
 /**
  * The statement itself, for one group; also inside a transaction that decides more than that. Jobs that wait for others can only
  * be inserted in a transaction.
+ * @param dispatch `later` leaves all of them to the feeder: whoever makes them adds nothing to Redis.
  */
-export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promise<Acceptance[]> {
+export async function insertJobs(
+  db: Queryable,
+  jobs: readonly NewJob[],
+  dispatch: 'now' | 'later' = 'now',
+): Promise<Acceptance[]> {
   if (jobs.some((job) => job.uniqueKey !== undefined))
     throw new TypeError('Jobs with a unique key are inserted by insertAnyJobs.');
   const isPlain = jobs.every(
@@ -206,6 +214,7 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
       job.newFiles.length === 0 &&
       job.inputFiles.length === 0 &&
       job.scheduleKey === null &&
+      job.batchId === null &&
       job.concurrency === undefined &&
       job.workflow === undefined &&
       !isDependent(job),
@@ -220,7 +229,7 @@ export async function insertJobs(db: Queryable, jobs: readonly NewJob[]): Promis
       plainArray(jobs.map((job) => job.priority)),
       plainArray(jobs.map((job) => job.delayMs)),
       textArray(jobs.map((job) => job.runAt)),
-      plainArray(placesOf(jobs)),
+      plainArray(dispatch === 'now' ? placesOf(jobs) : jobs.map(() => 'NULL' as const)),
       jsonArray(jobs.map((job) => job.input)),
       jsonArray(jobs.map((job) => job.options)),
       textArray(jobs.map((job) => textArray(job.tags))),
@@ -249,6 +258,7 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
     plainArray(jobs.map((job) => String(isDependent(job)))),
     textArray(jobs.map((job) => job.workflow?.id ?? null)),
     textArray(jobs.map((job) => job.workflow?.step ?? null)),
+    textArray(jobs.map((job) => job.batchId)),
   ];
 }
 

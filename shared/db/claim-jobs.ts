@@ -26,6 +26,7 @@ export interface ClaimedJob {
   readonly crashes: number;
   readonly createdAt: Date;
   readonly traceparent: string | null;
+  readonly batchId: string | null;
   readonly files: readonly ClaimedFile[];
 }
 
@@ -71,7 +72,7 @@ WITH claimed AS (
     AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.reaped_at IS NULL)
     AND NOT j.queue = ANY (ARRAY(SELECT name FROM queues WHERE is_paused)) AND (j.start_before > now()) IS NOT FALSE
   RETURNING j.id, j.tenant_id, j.task, j.queue, j.fence, j.input, j.options, j.attempts_used, j.attempts_max, j.crashes,
-    j.created_at, j.traceparent
+    j.created_at, j.traceparent, j.batch_id
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.active' FROM claimed
 )
@@ -104,6 +105,7 @@ interface ClaimedRow {
   crashes: number;
   created_at: Date;
   traceparent: string | null;
+  batch_id: string | null;
   files: ClaimedFile[] | null;
 }
 
@@ -145,6 +147,7 @@ async function claim(
       crashes: row.crashes,
       createdAt: row.created_at,
       traceparent: row.traceparent,
+      batchId: row.batch_id,
       files: row.files ?? [],
     };
   });

@@ -49,6 +49,20 @@ export async function listMissingFiles(
   return rows.map((row) => row.id);
 }
 
+/** Those of `ids` that are files of this tenant, and stay so until the transaction ends. Locked in the order of their ids. */
+export async function lockReadyFiles(
+  client: Queryable,
+  tenantId: string,
+  ids: readonly string[],
+): Promise<ReadonlySet<string>> {
+  if (ids.length === 0) return new Set();
+  const { rows } = await client.query<{ id: string }>(
+    `SELECT id FROM files WHERE tenant_id = $1 AND id = ANY($2::uuid[]) AND state = 'ready' ORDER BY id FOR KEY SHARE`,
+    [tenantId, [...new Set(ids)]],
+  );
+  return new Set(rows.map((row) => row.id));
+}
+
 /**
  * Commits the row of an upload, with its idempotency key when it has one.
  * @returns undefined when the key was there before; nothing was written then.

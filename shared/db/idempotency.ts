@@ -3,7 +3,7 @@ import type { Queryable } from './pool.ts';
 export interface IdempotencyRow {
   /** Lower-case hex. */
   readonly fingerprint: string;
-  readonly resource: 'job' | 'file' | 'workflow';
+  readonly resource: 'job' | 'file' | 'batch' | 'workflow';
   readonly resource_id: string;
   /** The request made no job: the resource is the one that held its unique key. */
   readonly is_duplicate: boolean;

@@ -20,6 +20,7 @@ export interface JobRow {
   readonly progress: { percent: number; message: string | null } | null;
   readonly attempts_max: number;
   readonly schedule_key: string | null;
+  readonly batch_id: string | null;
   readonly workflow_id: string | null;
   readonly workflow_step: string | null;
   readonly worker_id: string | null;
@@ -43,7 +44,7 @@ export interface AttemptRow {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, input, options, tags, result, error, progress, attempts_max,
-  schedule_key, workflow_id, workflow_step, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
+  schedule_key, batch_id, workflow_id, workflow_step, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
 
 export async function findJob(db: Queryable, tenantId: string, id: string): Promise<JobRow | undefined> {
   const { rows } = await db.query<JobRow>({
@@ -52,6 +53,29 @@ export async function findJob(db: Queryable, tenantId: string, id: string): Prom
     values: [tenantId, id],
   });
   return rows[0];
+}
+
+/** Those of the jobs that there are, in any order. */
+export async function findJobs(
+  db: Queryable,
+  jobs: readonly { readonly tenantId: string; readonly id: string }[],
+): Promise<JobRow[]> {
+  const { rows } = await db.query<JobRow>({
+    name: 'find-jobs',
+    text: `SELECT ${columns} FROM unnest($1::text[], $2::uuid[]) AS wanted(of_tenant, of_id)
+           JOIN jobs ON tenant_id = of_tenant AND id = of_id`,
+    values: [jobs.map((job) => job.tenantId), jobs.map((job) => job.id)],
+  });
+  return rows;
+}
+
+/** The id of the tenant's first job that there still is. */
+export async function findOldestJob(db: Queryable, tenantId: string): Promise<string | undefined> {
+  const { rows } = await db.query<{ id: string }>(
+    'SELECT id FROM jobs WHERE tenant_id = $1 ORDER BY id LIMIT 1',
+    [tenantId],
+  );
+  return rows[0]?.id;
 }
 
 /** Ended attempts, oldest first; at most the latest 100 (snoozes can make any number). */

@@ -4,6 +4,7 @@ import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
+import { completeBatches, completeNextBatches } from './complete-batches.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { drainQueue } from './drain-queue.ts';
 import { expireJobs } from './expire-jobs.ts';
@@ -67,6 +68,8 @@ test('what every job and every second costs is found by an index, also when the 
     outputs: [],
   });
   expect(settled).toBe('succeeded');
+  await completeBatches(db, [uuidv7()]);
+  await completeNextBatches(db, uuidv7(), 500);
   await reapDeadWorkers(db, () => undefined, new Date(0));
   await putSchedule(
     db,

@@ -36,13 +36,20 @@ export function createDb(options: DbOptions): Db {
  * index, so they are told to, and never to plan again (which cost a fifth of their time).
  */
 export function createHotDb(options: DbOptions): Db {
-  return createPool(options, {
-    jit: 'off',
-    plan_cache_mode: 'force_generic_plan',
-    enable_seqscan: 'off',
-    // A bitmap scan also visits the entries of dead rows, of which a busy queue leaves thousands behind.
-    enable_bitmapscan: 'off',
-  });
+  return createPool(options, { jit: 'off', ...hotSettings });
+}
+
+const hotSettings = {
+  plan_cache_mode: 'force_generic_plan',
+  enable_seqscan: 'off',
+  // A bitmap scan also visits the entries of dead rows, of which a busy queue leaves thousands behind.
+  enable_bitmapscan: 'off',
+};
+
+/** The same for the rest of one transaction on another pool. */
+export async function useHotPlans(client: Queryable): Promise<void> {
+  const settings = Object.entries(hotSettings).map(([name, value]) => `SET LOCAL ${name} = ${value}`);
+  await client.query(settings.join('; '));
 }
 
 function createPool(options: DbOptions, settings: Readonly<Record<string, string>>): Db {

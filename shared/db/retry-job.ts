@@ -22,19 +22,26 @@ export type RetryAnswer =
   /** A file of its input was deleted. */
   | { readonly type: 'file-missing' };
 
+/** What becomes of the row `j` of a failed job. `waits` is SQL: it failed while it waited for other jobs. */
+export const resetSql = (
+  waits: string,
+): string => `state = CASE WHEN ${waits} THEN 'blocked'::job_state ELSE 'queued' END, fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
+    run_at = now(), rank_at = now() - j.priority * interval '60 s', started_at = NULL, finished_at = NULL, expires_at = NULL,
+    cancel_requested_at = NULL, cancel_reason = NULL,
+    start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms'`;
+
+/** Of a row of `jobs` that has failed: it did so before it could run, and has something to wait for, or to take from. */
+export const waitsSql = `(EXISTS (SELECT FROM job_input_refs r WHERE r.child_id = jobs.id)
+    OR EXISTS (SELECT FROM job_dependencies d WHERE d.child_id = jobs.id AND d.parent_state IS NULL))`;
+
 // The row is locked first, so a delete, a purge or another retry at the same moment is seen. The files are held again: the
 // foreign key refuses when one is gone.
 const retrySql = `
 WITH target AS (
-  SELECT id, tenant_id, state, purged_at,
-    EXISTS (SELECT FROM job_input_refs r WHERE r.child_id = jobs.id)
-      OR EXISTS (SELECT FROM job_dependencies d WHERE d.child_id = jobs.id AND d.parent_state IS NULL) AS waits
+  SELECT id, tenant_id, state, purged_at, ${waitsSql} AS waits
   FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
 ), retried AS (
-  UPDATE jobs j SET state = CASE WHEN t.waits THEN 'blocked'::job_state ELSE 'queued' END, fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
-    run_at = now(), rank_at = now() - j.priority * interval '60 s', started_at = NULL, finished_at = NULL, expires_at = NULL,
-    cancel_requested_at = NULL, cancel_reason = NULL,
-    start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms'
+  UPDATE jobs j SET ${resetSql('t.waits')}
   FROM target t WHERE j.id = t.id AND t.state = 'failed' AND t.purged_at IS NULL AND j.state = 'failed'
   RETURNING j.id, j.tenant_id, j.state
 ), reference AS (

@@ -19,6 +19,7 @@ export type JobTerm = { readonly isNegated: boolean } & (
   | { readonly type: 'schedule'; readonly keys: readonly string[] }
   | { readonly type: 'workflow'; readonly ids: readonly string[] }
   | { readonly type: 'id'; readonly ids: readonly string[] }
+  | { readonly type: 'batch'; readonly ids: readonly string[] }
   /** Each alternative holds when all of its comparisons do. */
   | { readonly type: 'created'; readonly alternatives: readonly (readonly CreatedComparison[])[] }
   | { readonly type: 'duration'; readonly comparisons: readonly { operator: Operator; ms: number }[] }
@@ -42,8 +43,35 @@ export interface JobPage {
   readonly next: string | undefined;
 }
 
-const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, options, tags, error, progress, attempts_max,
-  schedule_key, workflow_id, workflow_step, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
+const columns = [
+  'id',
+  'tenant_id',
+  'task',
+  'queue',
+  'state',
+  'fence',
+  'priority',
+  'run_at',
+  'options',
+  'tags',
+  'error',
+  'progress',
+  'attempts_max',
+  'schedule_key',
+  'batch_id',
+  'workflow_id',
+  'workflow_step',
+  'worker_id',
+  'cancel_requested_at',
+  'cancel_reason',
+  'created_at',
+  'started_at',
+  'finished_at',
+  'expires_at',
+  'purged_at',
+  'start_before',
+  'retention_ms',
+] as const satisfies (keyof JobSummaryRow)[];
 
 /** Twenty texts in so many of the largest inputs take a few seconds. */
 const textWindowRows = 50;
@@ -55,46 +83,70 @@ const shortWindowMs = 100;
  */
 const textWindowMs = 1_000;
 
-const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+export const newestId = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 
-/**
- * @param options.before only jobs with smaller ids, that is, older ones.
- * @param options.windowRows most jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read.
- *   Inputs may be a few bytes or 256 KiB, so their windows begin small and follow the time that they take.
- * @param options.budgetMs no further window is begun after this time. Default 2,000.
- * @param options.windowMs longest that reading the inputs of one window may take, if there are several in it. Default 1,000.
- */
-export async function searchJobs(
+export interface Search {
+  readonly terms: readonly JobTerm[];
+  readonly limit: number;
+  /** Only jobs with smaller ids, that is, older ones. */
+  readonly before?: string;
+  /** ISO 8601: only jobs made until then, and ages are meant as of then. Default: now. */
+  readonly asOf?: string;
+  /**
+   * Most jobs looked at by one statement. Default 20,000, and 2,000 when inputs have to be read. Inputs may be a few bytes or
+   * 256 KiB, so their windows begin small and follow the time that they take.
+   */
+  readonly windowRows?: number;
+  /** No further window is begun after this time. Default 2,000. */
+  readonly budgetMs?: number;
+  /** Longest that reading the inputs of one window may take, if there are several in it. Default 1,000. */
+  readonly windowMs?: number;
+}
+
+export function searchJobs(db: Db, tenantId: string, search: Search): Promise<JobPage> {
+  return find(db, tenantId, search, columns);
+}
+
+/** As `searchJobs`, for whoever wants to know which jobs and no more. */
+export async function searchJobIds(
   db: Db,
   tenantId: string,
-  options: {
-    terms: readonly JobTerm[];
-    limit: number;
-    before?: string;
-    windowRows?: number;
-    budgetMs?: number;
-    windowMs?: number;
-  },
-): Promise<JobPage> {
-  const { terms, limit, budgetMs = 2_000, windowMs = textWindowMs } = options;
+  search: Search,
+): Promise<{ ids: string[]; next: string | undefined }> {
+  const { rows, next } = await find(db, tenantId, search, ['id']);
+  return { ids: rows.map((row) => row.id), next };
+}
+
+type Row<Column extends keyof JobSummaryRow> = Pick<JobSummaryRow, Column | 'id'>;
+
+async function find<Column extends keyof JobSummaryRow>(
+  db: Db,
+  tenantId: string,
+  search: Search,
+  columns: readonly Column[],
+): Promise<{ rows: Row<Column>[]; next: string | undefined }> {
+  const { terms, limit, asOf, budgetMs = 2_000, windowMs = textWindowMs } = search;
   const isText = terms.some((term) => term.type === 'text');
-  const windowRowsMax = options.windowRows ?? (isText ? 2_000 : 20_000);
+  const windowRowsMax = search.windowRows ?? (isText ? 2_000 : 20_000);
   let windowRows = isText ? Math.min(textWindowRows, windowRowsMax) : windowRowsMax;
-  // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page.
-  let isUnbounded = terms.length === 0 || terms.some((term) => term.type === 'id' && !term.isNegated);
+  // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page. A batch is
+  // found by its index, too, and is not large enough to be read in parts unless inputs have to be read.
+  let isUnbounded =
+    terms.length === 0 ||
+    terms.some((term) => !term.isNegated && (term.type === 'id' || (term.type === 'batch' && !isText)));
   const startedMs = performance.now();
-  const rows: JobSummaryRow[] = [];
-  let before = options.before ?? newestId;
+  const rows: Row<Column>[] = [];
+  let before = search.before ?? newestId;
   for (;;) {
     const windowStartedMs = performance.now();
     const end = isUnbounded ? undefined : await findWindowEnd(db, tenantId, before, windowRows);
     // One more than asked for tells whether there is another page.
     const wanted = limit + 1 - rows.length;
-    const window = { terms, before, end, limit: wanted };
+    const window = { terms, before, end, limit: wanted, isUnbounded, asOf };
     const found =
       isText && windowRows > 1
-        ? await findWithin(db, tenantId, window, windowMs)
-        : await findInWindow(db, tenantId, window);
+        ? await findWithin(db, tenantId, window, columns, windowMs)
+        : await findInWindow(db, tenantId, window, columns);
     if (found === undefined) {
       windowRows = Math.max(1, Math.floor(windowRows / 10));
       isUnbounded = false;
@@ -129,19 +181,22 @@ interface Window {
   readonly before: string;
   readonly end: string | undefined;
   readonly limit: number;
+  readonly isUnbounded: boolean;
+  readonly asOf: string | undefined;
 }
 
 /** @returns undefined when it took longer than `ms`. */
-async function findWithin(
+async function findWithin<Column extends keyof JobSummaryRow>(
   db: Db,
   tenantId: string,
   window: Window,
+  columns: readonly Column[],
   ms: number,
-): Promise<JobSummaryRow[] | undefined> {
+): Promise<Row<Column>[] | undefined> {
   try {
     return await inTransaction(db, async (client) => {
       await client.query(`SELECT set_config('statement_timeout', $1, true)`, [String(ms)]);
-      return findInWindow(client, tenantId, window);
+      return findInWindow(client, tenantId, window, columns);
     });
   } catch (err) {
     if (sqlState(err) === '57014') return undefined;
@@ -149,16 +204,26 @@ async function findWithin(
   }
 }
 
-async function findInWindow(db: Queryable, tenantId: string, window: Window): Promise<JobSummaryRow[]> {
+async function findInWindow<Column extends keyof JobSummaryRow>(
+  db: Queryable,
+  tenantId: string,
+  window: Window,
+  columns: readonly Column[],
+): Promise<Row<Column>[]> {
   const values: unknown[] = [tenantId, window.before, window.end ?? null, window.limit];
   const param = (value: unknown) => `$${values.push(value)}`;
+  const now = window.asOf === undefined ? 'now()' : `${param(window.asOf)}::timestamptz`;
   const conditions = window.terms.map((term) => {
-    const condition = toCondition(term, param);
+    const condition =
+      term.type === 'batch' && !term.isNegated && window.isUnbounded
+        ? inBatchSql(param(term.ids))
+        : toCondition(term, param, now);
     // A job without an error or a start does not fit the term, so it fits its negation.
     return term.isNegated ? `(${condition}) IS NOT TRUE` : `(${condition})`;
   });
-  const { rows } = await db.query<JobSummaryRow>(
-    `SELECT ${columns} FROM jobs WHERE ${['tenant_id = $1', 'id < $2', '($3::uuid IS NULL OR id >= $3)', ...conditions].join(' AND ')}
+  if (window.asOf !== undefined) conditions.push(`created_at <= ${now}`);
+  const { rows } = await db.query<Row<Column>>(
+    `SELECT ${columns.join(', ')} FROM jobs WHERE ${['tenant_id = $1', 'id < $2', '($3::uuid IS NULL OR id >= $3)', ...conditions].join(' AND ')}
      ORDER BY id DESC LIMIT $4`,
     values,
   );
@@ -167,7 +232,7 @@ async function findInWindow(db: Queryable, tenantId: string, window: Window): Pr
 
 type Param = (value: unknown) => string;
 
-function toCondition(term: JobTerm, param: Param): string {
+function toCondition(term: JobTerm, param: Param, now: string): string {
   switch (term.type) {
     case 'state':
       return `state = ANY(${param(term.states)}::job_state[])`;
@@ -183,13 +248,15 @@ function toCondition(term: JobTerm, param: Param): string {
       return `workflow_id = ANY(${param(term.ids)}::uuid[])`;
     case 'id':
       return `id = ANY(${param(term.ids)}::uuid[])`;
+    case 'batch':
+      return `batch_id = ANY(${param(term.ids)}::uuid[])`;
     case 'created':
       return term.alternatives
-        .map((all) => `(${all.map((one) => compareCreated(one, param)).join(' AND ')})`)
+        .map((all) => `(${all.map((one) => compareCreated(one, param, now)).join(' AND ')})`)
         .join(' OR ');
     case 'duration':
       return term.comparisons
-        .map(({ operator, ms }) => `${durationSql} ${operator} ${param(ms)} * interval '1 ms'`)
+        .map(({ operator, ms }) => `${durationSql(now)} ${operator} ${param(ms)} * interval '1 ms'`)
         .join(' OR ');
     case 'text':
       return `error->>'message' ILIKE ANY(${param(term.texts.map(toPattern))}::text[]) OR input::text ILIKE ANY(${param(term.texts.map(toJsonPattern))}::text[])`;
@@ -198,13 +265,19 @@ function toCondition(term: JobTerm, param: Param): string {
   }
 }
 
-// How long the last run took, or has been taking; a job that waits for another attempt has no running time.
-const durationSql = `(CASE WHEN finished_at IS NOT NULL THEN finished_at - started_at WHEN state = 'active' THEN now() - started_at END)`;
+/** By the index of batches, first: with LIMIT, the planner likes to walk through all jobs of the tenant instead. */
+function inBatchSql(ids: string): string {
+  return `id = ANY(ARRAY(SELECT b.id FROM jobs b WHERE b.tenant_id = $1 AND b.batch_id = ANY(${ids}::uuid[])))`;
+}
 
-function compareCreated(comparison: CreatedComparison, param: Param): string {
+// How long the last run took, or has been taking; a job that waits for another attempt has no running time.
+const durationSql = (now: string): string =>
+  `(CASE WHEN finished_at IS NOT NULL THEN finished_at - started_at WHEN state = 'active' THEN ${now} - started_at END)`;
+
+function compareCreated(comparison: CreatedComparison, param: Param, now: string): string {
   return 'at' in comparison
     ? `created_at ${comparison.operator} ${param(comparison.at)}::timestamptz`
-    : `now() - created_at ${comparison.operator} ${param(comparison.ageMs)} * interval '1 ms'`;
+    : `${now} - created_at ${comparison.operator} ${param(comparison.ageMs)} * interval '1 ms'`;
 }
 
 function toPattern(text: string): string {

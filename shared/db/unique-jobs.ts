@@ -61,13 +61,17 @@ async function acceptUniqueJobs(db: Db, jobs: readonly UniqueJob[]): Promise<Acc
 }
 
 /** Inside a transaction: jobs of any kind, for callers that decide more than acceptance. */
-export async function insertAnyJobs(client: Queryable, jobs: readonly NewJob[]): Promise<Acceptance[]> {
+export async function insertAnyJobs(
+  client: Queryable,
+  jobs: readonly NewJob[],
+  dispatch: 'now' | 'later' = 'now',
+): Promise<Acceptance[]> {
   const unique = jobs.filter(hasUniqueKey);
-  if (unique.length === 0) return insertJobs(client, jobs);
+  if (unique.length === 0) return insertJobs(client, jobs, dispatch);
   const plain = jobs.filter((job) => !hasUniqueKey(job));
   const answers = new Map<NewJob, Acceptance | undefined>();
-  const uniqueAnswers = await insertUniqueJobs(client, unique);
-  const plainAnswers = plain.length === 0 ? [] : await insertJobs(client, plain);
+  const uniqueAnswers = await insertUniqueJobs(client, unique, dispatch);
+  const plainAnswers = plain.length === 0 ? [] : await insertJobs(client, plain, dispatch);
   for (const [index, job] of unique.entries()) answers.set(job, uniqueAnswers[index]);
   for (const [index, job] of plain.entries()) answers.set(job, plainAnswers[index]);
   return jobs.map((job) => answers.get(job) ?? { type: 'duplicate' });
@@ -86,12 +90,43 @@ export async function findOtherHolder(client: Queryable, job: KeyOfJob): Promise
   return undefined;
 }
 
+/**
+ * The same for many jobs that are about to become alive again. Call it before they do, with their rows locked.
+ * @returns those that do not get it back, each with the job that has it. Of several that want the same key the first gets it.
+ */
+export async function takeKeysBack(
+  client: Queryable,
+  jobs: readonly KeyOfJob[],
+): Promise<Map<string, string>> {
+  const firsts = new Map<string, KeyOfJob>();
+  const held = new Map<string, string>();
+  const wanted = jobs.filter((job) => job.uniqueKey.until !== 'expired');
+  for (const job of wanted) if (!firsts.has(nameOf(job))) firsts.set(nameOf(job), job);
+  const holders = await takeKeys(client, [...firsts.values()]);
+  const moved: KeyOfJob[] = [];
+  for (const [name, job] of firsts) {
+    const holder = holders.get(name);
+    if (holder !== undefined && isHeld(holder.holder)) held.set(job.id, holder.jobId);
+    else if (holder !== undefined) moved.push(job);
+  }
+  if (moved.length > 0) await moveKeys(client, moved);
+  for (const job of wanted) {
+    const first = firsts.get(nameOf(job));
+    if (first !== undefined && first !== job) held.set(job.id, held.get(first.id) ?? first.id);
+  }
+  return held;
+}
+
 /** The Idempotency-Key of a job was committed by another request a moment ago: the next try sees it. */
 class OvertakenError extends Error {
   override name = 'OvertakenError';
 }
 
-async function insertUniqueJobs(client: Queryable, jobs: readonly UniqueJob[]): Promise<Acceptance[]> {
+async function insertUniqueJobs(
+  client: Queryable,
+  jobs: readonly UniqueJob[],
+  dispatch: 'now' | 'later' = 'now',
+): Promise<Acceptance[]> {
   const answers = new Map<UniqueJob, Acceptance>();
   const used = await listUsedKeys(client, jobs);
   const wanted = new Map<string, UniqueJob[]>();
@@ -130,6 +165,7 @@ async function insertUniqueJobs(client: Queryable, jobs: readonly UniqueJob[]): 
     const accepted = await insertJobs(
       client,
       winners.map(({ uniqueKey: _taken, ...job }) => job),
+      dispatch,
     );
     for (const [index, job] of winners.entries()) {
       const acceptance = accepted[index];

@@ -57,6 +57,8 @@ export interface TaskDefinition<Input extends z.ZodType = z.ZodType, Output exte
   readonly rateLimit?: RateLimit;
   /** The same for the jobs of one `options.concurrencyKey`. */
   readonly rateLimitPerKey?: RateLimit;
+  /** Only the service itself makes jobs of it: no client can send one, and none is told of the task. */
+  readonly isInternal?: boolean;
   /** Overrides WINDLASS_JOB_RETENTION_MS for jobs of this task. */
   readonly retentionMs?: number;
 }

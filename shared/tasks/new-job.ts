@@ -42,6 +42,7 @@ export function toNewJob(
     newFiles: [],
     idempotency: null,
     scheduleKey: null,
+    batchId: null,
     ...(uniqueKey !== undefined && { uniqueKey }),
     ...(forRuns.concurrencyKey !== undefined && {
       concurrency: { key: forRuns.concurrencyKey, max: definition.concurrencyPerKey },

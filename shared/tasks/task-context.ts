@@ -72,4 +72,31 @@ export interface InlineTaskContext extends TaskContext {
   };
 }
 
+/** What the internal task `jobs.bulk` has on top. */
+export interface BulkTaskContext extends InlineTaskContext {
+  /**
+   * Does the next page of a bulk action to the jobs of the tenant, and remembers in the same transaction how far it came:
+   * a later run goes on there.
+   */
+  bulkStep(request: {
+    readonly action: 'cancel' | 'retry' | 'delete' | 'replay';
+    readonly q: string;
+    /** Only jobs made until then (ISO 8601). */
+    readonly asOf: string;
+    readonly reason: string | undefined;
+  }): Promise<BulkProgress>;
+}
+
+export interface BulkProgress {
+  readonly isDone: boolean;
+  /** Of the jobs that have to be looked at, in percent; a guess. */
+  readonly percent: number;
+  readonly matched: number;
+  readonly done: number;
+  readonly skipped: number;
+  readonly failed: number;
+  /** The first of those that failed. */
+  readonly errors: readonly { readonly jobId: string; readonly code: string; readonly message: string }[];
+}
+
 /** Handlers of inline tasks read files through the same `file(id).path`. */

@@ -8,7 +8,7 @@ import type { ApiDeps } from '#api/deps.ts';
 import { createAuthenticate, makeKey } from '#api/http/authenticate.ts';
 import { createBacklog } from '#api/http/backlog.ts';
 import { createRateLimiter } from '#api/http/rate-limit.ts';
-import { createReadJson } from '#api/http/read-json.ts';
+import { createReadBatch, createReadJson } from '#api/http/read-json.ts';
 import { createTenantQuotas } from '#api/http/tenant-quotas.ts';
 import { createUploads, uploadLimits } from '#api/http/upload.ts';
 import { createJobWaiter } from '#api/job-waiter.ts';
@@ -16,6 +16,7 @@ import { createSearchTurns } from '#api/search-turns.ts';
 import { createTaskCatalog } from '#api/task-catalog.ts';
 import { readConfig } from '#shared/config.ts';
 import { insertKey, type Scope } from '#shared/db/api-keys.ts';
+import { createFindReplay } from '#shared/db/find-replay.ts';
 import { ensureQueues, setQueueRates } from '#shared/db/feed-queues.ts';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { createAcceptAnyJobs } from '#shared/db/unique-jobs.ts';
@@ -77,11 +78,13 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     storage,
     tasks: createTaskCatalog(loaded),
     accepts: createAcceptAnyJobs(db),
+    replays: createFindReplay(db),
     dispatcher,
     signals: createSignalPublisher({ redis, prefix: config.REDIS_PREFIX }),
     waiter,
     searchTurns: createSearchTurns({ atOnce: 1, waitingPerTenant: 100 }),
     readJson: createReadJson(config),
+    readBatch: createReadBatch(config),
     authenticate: createAuthenticate({ db, isOff: config.WINDLASS_AUTH === 'off' }),
     rateLimiter: createRateLimiter(config.WINDLASS_RATE_PER_MINUTE),
     uploads: createUploads({ storage, quota: quotas.bytes, limits: uploadLimits(config) }),

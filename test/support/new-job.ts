@@ -21,6 +21,7 @@ export function newJob(fields: Partial<NewJob> = {}): NewJob {
     newFiles: [],
     idempotency: null,
     scheduleKey: null,
+    batchId: null,
     ...fields,
   };
 }

@@ -6,6 +6,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { pruneBatches } from '#shared/db/batches.ts';
 import { pruneIdempotencyKeys } from '#shared/db/idempotency.ts';
 import type { Db } from '#shared/db/pool.ts';
 import {
@@ -32,6 +33,7 @@ const tombstoneMs = 7 * 86_400_000;
 const sweepEveryMs = 15 * 60_000;
 /** Scratch need not be kept for as long as an upload may take. */
 const scratchAgeMsMax = 60_000;
+const firstId = '00000000-0000-0000-0000-000000000000';
 
 export interface Janitor extends Loop {
   /** Expired rows and their bytes. @returns how many of each were deleted. */
@@ -49,6 +51,7 @@ export function createJanitor(options: {
 }): Janitor {
   const { db, storage, scratchRoot, idempotencyMs, log } = options;
   let nextSweepMs = 0;
+  let batchesAfter = firstId;
 
   async function prune(): Promise<{ jobs: number; files: number }> {
     const total = { jobs: 0, files: 0 };
@@ -132,6 +135,9 @@ export function createJanitor(options: {
   async function runOnce(): Promise<number> {
     const pruned = await prune();
     if (pruned.jobs + pruned.files > 0) log.info(pruned, 'expired jobs and files were deleted');
+    // Some each minute, in turn. A batch is kept as long as its Idempotency-Key at least, which answers from it.
+    const kept = { keptMs: Math.max(idempotencyMs, 86_400_000), limit: batch };
+    batchesAfter = (await pruneBatches(db, { after: batchesAfter, ...kept })) ?? firstId;
     if (performance.now() >= nextSweepMs) {
       const swept = await sweep(orphanAgeMs);
       nextSweepMs = performance.now() + sweepEveryMs;

@@ -15,6 +15,7 @@ import { defineTask, type TaskDefinition } from '#shared/tasks/define-task.ts';
 import { insertJob } from '#test/support/insert-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
+import { createBacklogGate } from '../backlog-gate.ts';
 import { createScheduler, type Scheduler } from './scheduler.ts';
 
 const minuteMs = 60_000;
@@ -64,7 +65,11 @@ function schedulerOf(
     definitionOf: (name) => tasks.get(name),
     tasks: [...tasks.keys()],
     jobRetentionMs: 60_000,
-    backlogMax: options.backlogMax ?? 1_000,
+    isBacklogFull: createBacklogGate({
+      db: pool,
+      backlogMax: options.backlogMax ?? 1_000,
+      log: options.log ?? log,
+    }),
     onMade: options.onMade ?? (() => {}),
     log: options.log ?? log,
   });

@@ -2,7 +2,6 @@
  * Makes the jobs of schedules when they are due (shared/db/schedule-ticks.ts says how). Every worker runs one. Nothing is
  * remembered between rounds: what is due, and what has been decided, is in Postgres.
  */
-import { countWaiting } from '#shared/db/jobs.ts';
 import type { Db } from '#shared/db/pool.ts';
 import {
   findNextTick,
@@ -33,7 +32,7 @@ const batch = 100;
 const scheduleBytesMax = 4 * 1024 * 1024;
 const roundBytesMax = 2 * scheduleBytesMax;
 const jobBytesMin = 16 * 1024;
-/** While too many jobs wait nothing is made; ticks stay due, and what is late then is a misfire. */
+/** Until the backlog is looked at again, in ms. */
 const backlogFullMs = 5_000;
 
 export interface Scheduler extends Loop {
@@ -46,13 +45,13 @@ export function createScheduler(options: {
   definitionOf: (task: string) => TaskDefinition | undefined;
   tasks: readonly string[];
   jobRetentionMs: number;
-  backlogMax: number;
+  /** While too many jobs wait nothing is made; ticks stay due, and what is late then is a misfire. */
+  isBacklogFull: () => Promise<boolean>;
   /** Jobs were made: the feeder need not sleep. */
   onMade: () => void;
   log: Logger;
 }): Scheduler {
-  const { db, tasks, backlogMax, onMade, log } = options;
-  let backlog = { isFull: false, validUntilMs: 0 };
+  const { db, tasks, onMade, log } = options;
 
   async function tick(): Promise<TickResult> {
     return tickSchedules(db, { tasks, limit: batch, bytesMax: roundBytesMax, decide });
@@ -61,7 +60,7 @@ export function createScheduler(options: {
   async function runOnce(): Promise<number> {
     const dueMs = await findNextTick(db, tasks);
     if (dueMs === undefined || dueMs > 0) return Math.min(idleMs, Math.ceil(dueMs ?? idleMs));
-    if (await isBacklogFull()) return backlogFullMs;
+    if (await options.isBacklogFull()) return backlogFullMs;
     const result = await tick();
     for (const failed of result.newlyFailed) log.warn(failed, 'a schedule can make no job');
     if (result.jobs > 0) {
@@ -69,17 +68,6 @@ export function createScheduler(options: {
       onMade();
     }
     return result.schedules === 0 ? takenMs : 0;
-  }
-
-  /** Counting a long backlog takes time: at most a twentieth of it. */
-  async function isBacklogFull(): Promise<boolean> {
-    const startedMs = performance.now();
-    if (startedMs < backlog.validUntilMs) return backlog.isFull;
-    const isFull = (await countWaiting(db, backlogMax)) >= backlogMax;
-    if (isFull && !backlog.isFull) log.warn({ backlogMax }, 'too many jobs wait: schedules make none');
-    const tookMs = performance.now() - startedMs;
-    backlog = { isFull, validUntilMs: startedMs + Math.max(backlogFullMs, tookMs * 20) };
-    return isFull;
   }
 
   /** What a schedule holds is from another day: its task may be gone, its input too old, its code may throw. */

@@ -7,7 +7,7 @@ import { defineRoute } from '../../http/define-route.ts';
 import { invalidInput, parseWith } from '../../http/read-json.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
 import { jobSchema } from '../../present-job.ts';
-import { findNearest } from '../../task-catalog.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
 import { answerAccepted } from '../jobs/create-job.ts';
 
 /** For the documentation; what is checked is the input of the task, with its rules across fields. */

@@ -13,6 +13,11 @@ afterAll(() => api.dispose());
 
 const remove = (id: string) => client.request('DELETE', `/v1/jobs/${id}`);
 
+const jsonBody = (value: unknown) => ({
+  body: JSON.stringify(value),
+  headers: { 'content-type': 'application/json' },
+});
+
 /** A job that succeeded with one file, whose bytes are stored. */
 async function insertJobWithFile(): Promise<{ id: string; file: string }> {
   const headers = { 'content-type': 'text/plain' };
@@ -75,6 +80,17 @@ describe('409', () => {
     expect(await response.json()).toMatchObject({ code: 'file-in-use' });
     expect(await storedIds()).toContain(file);
     await client.post(`/v1/jobs/${reader}/cancel`);
+    expect((await remove(id)).status).toBe(204);
+  });
+
+  test('a job stays while a schedule needs a file of it', async () => {
+    const { id, file } = await insertJobWithFile();
+    const schedule = { task: 'test.files', input: { file }, everyMs: 3_600_000 };
+    expect((await client.request('PUT', '/v1/schedules/reader', jsonBody(schedule))).status).toBe(201);
+    const response = await remove(id);
+    expect(response.status).toBe(409);
+    expect(await response.json()).toMatchObject({ code: 'file-in-use' });
+    expect((await client.request('DELETE', '/v1/schedules/reader')).status).toBe(204);
     expect((await remove(id)).status).toBe(204);
   });
 });

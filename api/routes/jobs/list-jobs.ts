@@ -4,7 +4,7 @@ import { isUuid } from '#shared/ids.ts';
 import { decodeCursor, encodeCursor, invalidCursor } from '../../cursor.ts';
 import { defineRoute } from '../../http/define-route.ts';
 import { jobSummarySchema, presentJobSummary } from '../../present-job-summary.ts';
-import { parseSearch, searchLengthMax } from '../../search-query.ts';
+import { parseSearch, searchLengthMax } from '#shared/search-query.ts';
 
 export const listJobs = defineRoute({
   method: 'get',
@@ -13,7 +13,7 @@ export const listJobs = defineRoute({
   tag: 'Jobs',
   summary: 'Search jobs',
   description: `Newest first. \`q\` holds terms, separated by spaces, that all have to fit:
-- \`state:failed\`, \`queue:image\`, \`tag:invoice-7\`, \`schedule:nightly\`, \`id:…\`
+- \`state:failed\`, \`queue:image\`, \`tag:invoice-7\`, \`schedule:nightly\`, \`id:…\`, \`batch:…\`
 - \`task:image.resize\`, or \`task:image.*\` for all that begin so
 - \`created:<1h\` in the last hour, \`created:>1h\` before that (units ms, s, m, h, d, w); \`created:2026-01-31\` on that day in UTC, \`created:>=2026-01-31\`, \`created:<2026-01-31T12:00:00Z\`
 - \`duration:>30s\`: how long the last attempt took, or has been taking

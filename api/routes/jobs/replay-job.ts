@@ -7,7 +7,7 @@ import { acceptJob, answerAgain, type Accepted } from '../../accept-job.ts';
 import { defineRoute, type RouteContext } from '../../http/define-route.ts';
 import { isJson, parseWith } from '../../http/read-json.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
-import { optionsOf } from '../../options-of.ts';
+import { optionsOf } from '#shared/tasks/options-of.ts';
 import { jobSchema } from '../../present-job.ts';
 import { answerAccepted, duplicateResponse } from './create-job.ts';
 import { jobParams, loadJob } from './get-job.ts';

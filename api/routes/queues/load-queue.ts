@@ -3,7 +3,7 @@ import { listQueueNames, listQueueStats, type QueueStats } from '#shared/db/queu
 import { isStorable } from '#shared/domain/text.ts';
 import { AppError } from '#shared/errors.ts';
 import type { ApiDeps } from '../../deps.ts';
-import { findNearest } from '../../task-catalog.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
 
 export const queueParams = z.object({ name: z.string() });
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { AppError } from '#shared/errors.ts';
 import { defineRoute } from '../../http/define-route.ts';
 import { presentTask, taskSchema } from '../../present-task.ts';
-import { findNearest } from '../../task-catalog.ts';
+import { findNearest } from '#shared/domain/find-nearest.ts';
 
 export const getTask = defineRoute({
   method: 'get',

@@ -1,4 +1,4 @@
-import type { JobRow } from '#shared/db/jobs.ts';
+import type { JobRow } from '../db/jobs.ts';
 
 /**
  * The options by which a job like this one is made again: all but when it was to start, which is over.

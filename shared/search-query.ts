@@ -8,12 +8,12 @@
  * A term without a key is looked for in the error message and the input.
  */
 import { z } from 'zod';
-import type { CreatedComparison, JobTerm, Operator } from '#shared/db/search-jobs.ts';
-import { jobStates, type JobState } from '#shared/domain/job.ts';
-import { isStorable } from '#shared/domain/text.ts';
-import { AppError } from '#shared/errors.ts';
-import { isUuid } from '#shared/ids.ts';
-import { findNearest } from './task-catalog.ts';
+import type { CreatedComparison, JobTerm, Operator } from './db/search-jobs.ts';
+import { jobStates, type JobState } from './domain/job.ts';
+import { isStorable } from './domain/text.ts';
+import { AppError } from './errors.ts';
+import { isUuid } from './ids.ts';
+import { findNearest } from './domain/find-nearest.ts';
 
 export const searchLengthMax = 2_000;
 const termsMax = 20;
@@ -50,8 +50,9 @@ const readers = {
   queue: (values) => ({ type: 'queue', names: values }),
   tag: (values) => ({ type: 'tag', tags: values }),
   schedule: (values) => ({ type: 'schedule', keys: values }),
-  workflow: (values) => ({ type: 'workflow', ids: values.map((value) => readId(value, 'workflow')) }),
-  id: (values) => ({ type: 'id', ids: values.map((value) => readId(value, 'job')) }),
+  workflow: (values) => ({ type: 'workflow', ids: values.map((value) => readId(value, 'a workflow')) }),
+  id: (values) => ({ type: 'id', ids: values.map((value) => readId(value, 'a job')) }),
+  batch: (values) => ({ type: 'batch', ids: values.map((value) => readId(value, 'a batch')) }),
   created: (values) => ({ type: 'created', alternatives: values.map(readCreated) }),
   duration: (values) => ({ type: 'duration', comparisons: values.map(readDuration) }),
 } satisfies Record<string, TermReader>;
@@ -125,7 +126,7 @@ function checkTask(value: string): string {
 
 function readId(value: string, what: string): string {
   const id = value.toLowerCase();
-  if (!isUuid(id)) throw searchError(`"${value}" is not the id of a ${what}, which is a UUID.`);
+  if (!isUuid(id)) throw searchError(`"${value}" is not the id of ${what}, which is a UUID.`);
   return id;
 }
 

@@ -19,6 +19,7 @@ describe('parseSearch reads', () => {
     ['queue:image', [{ type: 'queue', isNegated: false, names: ['image'] }]],
     ['tag:order:7,"a, b"', [{ type: 'tag', isNegated: false, tags: ['order:7', 'a, b'] }]],
     [`id:${id.toUpperCase()}`, [{ type: 'id', isNegated: false, ids: [id] }]],
+    [`-batch:${id.toUpperCase()}`, [{ type: 'batch', isNegated: true, ids: [id] }]],
     [
       'created:>1h',
       [{ type: 'created', isNegated: false, alternatives: [[{ operator: '>', ageMs: 3_600_000 }]] }],
@@ -126,7 +127,7 @@ describe('parseSearch says what is wrong with', () => {
     ],
     [
       'http://example.com',
-      'unknown key "http:", known keys are state, task, queue, tag, schedule, workflow, id, created, duration; to look for this very text, put it in quotes.',
+      'unknown key "http:", known keys are state, task, queue, tag, schedule, workflow, id, batch, created, duration; to look for this very text, put it in quotes.',
     ],
     ['constructor:x', 'unknown key "constructor:"'],
     ['state:faild', 'unknown state "faild", did you mean "failed"?'],
