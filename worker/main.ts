@@ -222,10 +222,12 @@ const runJob = createRunJob({
   log,
 });
 
+/** Deliveries that were let through: those that are just being claimed are no runs yet. */
+let admitted = 0;
 const memory = createMemoryGate({
   reserveBytes: config.WINDLASS_MEMORY_RESERVE,
   availableBytes: readAvailableMemory,
-  isBusy: () => runs.list().length > 0,
+  isBusy: () => admitted > 0 || runs.list().length > 0,
   log,
 });
 const queuesOfHosts = new Set(
@@ -238,10 +240,15 @@ const consumers = queues.map((queue) =>
     prefix: config.REDIS_PREFIX,
     connect: () => createConsumerConnection(config.REDIS_URL, log),
     deliveries,
+    ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
     work: async (delivery) => {
       feeder.noteTaken();
-      if (queuesOfHosts.has(queue)) await memory.enter();
-      await runJob(delivery);
+      admitted += 1;
+      try {
+        await runJob(delivery);
+      } finally {
+        admitted -= 1;
+      }
     },
     onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),
     log,

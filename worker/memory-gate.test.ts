@@ -4,7 +4,7 @@ import { createLogger } from '#shared/log.ts';
 import { readAvailableMemory } from './available-memory.ts';
 import { createMemoryGate } from './memory-gate.ts';
 
-function setup(start: { available: number; isBusy: boolean; reserve?: number }) {
+function setup(start: { available: number; isBusy: boolean; reserve?: number; isGivenUp?: boolean }) {
   const state = { ...start };
   const entered: number[] = [];
   const gate = createMemoryGate({
@@ -15,7 +15,7 @@ function setup(start: { available: number; isBusy: boolean; reserve?: number }) 
     log: createLogger({ service: 'test', level: 'silent' }),
   });
   const enter = async (id: number): Promise<void> => {
-    await gate.enter();
+    await gate.enter(() => state.isGivenUp === true);
     entered.push(id);
   };
   return { state, entered, enter };
@@ -48,6 +48,14 @@ test('while memory is short jobs go on one at a time, each when those before it 
   expect(entered).toEqual([1]);
   state.isBusy = false;
   await second;
+});
+
+test('a worker that was told to take nothing more does not wait for memory', async () => {
+  const { state, entered, enter } = setup({ available: 1, isBusy: true });
+  const waiting = enter(1);
+  state.isGivenUp = true;
+  await waiting;
+  expect(entered).toEqual([1]);
 });
 
 test('a reserve of 0 lets everything through', async () => {

@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '#shared/log.ts';
 
 export interface MemoryGate {
-  /** Resolves when there is memory for a job. */
-  enter(): Promise<void>;
+  /** Resolves when there is memory for a job, or when `isGivenUp` says that nobody waits for it any more. */
+  enter(isGivenUp: () => boolean): Promise<void>;
 }
 
 const lookEveryMs = 250;
@@ -27,7 +27,7 @@ export function createMemoryGate(options: {
   let isShort = false;
   let last: Promise<void> = Promise.resolve();
 
-  async function waitForMemory(): Promise<void> {
+  async function waitForMemory(isGivenUp: () => boolean): Promise<void> {
     for (;;) {
       const available = availableBytes();
       if (available >= reserveBytes) break;
@@ -35,7 +35,7 @@ export function createMemoryGate(options: {
         log.warn({ available, reserve: reserveBytes }, 'memory is short: jobs wait until others have ended');
         isShort = true;
       }
-      if (!isBusy()) return;
+      if (!isBusy() || isGivenUp()) return;
       await sleep(options.lookEveryMs ?? lookEveryMs);
     }
     if (isShort) log.info('memory is there again');
@@ -43,9 +43,9 @@ export function createMemoryGate(options: {
   }
 
   return {
-    enter() {
+    enter(isGivenUp) {
       if (reserveBytes === 0) return Promise.resolve();
-      const entered = last.then(waitForMemory);
+      const entered = last.then(() => waitForMemory(isGivenUp));
       // What this one takes has to show before the next one looks.
       last = entered.then(async () => {
         if (isShort) await sleep(options.lookEveryMs ?? lookEveryMs);

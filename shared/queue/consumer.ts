@@ -34,6 +34,8 @@ export function createConsumer(options: {
   prefix: string;
   connect: () => Redis;
   deliveries: Deliveries;
+  /** Resolves when there is room for one more, or when it need not wait any longer because the consumer is paused. */
+  admit?: (isPaused: () => boolean) => Promise<void>;
   work: (delivery: Delivery) => Promise<void>;
   onStuck: () => void;
   log: Logger;
@@ -59,6 +61,7 @@ export function createConsumer(options: {
         }
         busy += 1;
         try {
+          await options.admit?.(() => isPaused);
           // BullMQ had asked for it before the pause.
           if (isPaused) {
             await job.moveToWait(token);
