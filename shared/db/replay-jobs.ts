@@ -1,13 +1,13 @@
 /**
  * Replaying jobs, many at a time: new jobs with the same task, input and options, in a transaction of the caller's. Who does it
- * page by page moves on in the same transaction, so that there is one new job for each old one.
+ * page by page moves on in the same transaction, so that there is one new job for each old one. As after a replay of one, the new job has
+ * no unique key and waits for no job.
  */
-import type { NewJob } from './accept-jobs.ts';
+import { insertJobs, type NewJob } from './accept-jobs.ts';
 import type { JobProblem, PageOutcome, ReplayedRow, TaskRules } from './bulk-actions.ts';
 import { lockReadyFiles } from './files.ts';
 import type { Queryable } from './pool.ts';
-import { inputExpired, inputMissing, keyHeld } from './retry-jobs.ts';
-import { insertAnyJobs } from './unique-jobs.ts';
+import { inputExpired, inputMissing } from './retry-jobs.ts';
 
 // Locked against a purge or a delete at the same moment: both take the input away. In the order of their ids.
 const readSql = `
@@ -33,52 +33,13 @@ export async function replayJobs(
     tenantId,
     made.flatMap(({ job }) => job.inputFiles),
   );
-  const there = await lockParents(
-    client,
-    tenantId,
-    made.flatMap(({ job }) => parentsOf(job)),
-  );
-  const whole: typeof made = [];
-  for (const one of made) {
-    const lost = parentsOf(one.job).find((id) => !there.has(id));
-    if (!one.job.inputFiles.every((id) => ready.has(id))) errors.push(inputMissing(one.of));
-    else if (lost !== undefined) errors.push(parentMissing(one.of, lost));
-    else whole.push(one);
-  }
-  if (whole.length === 0) return { done: 0, errors };
-  const acceptances = await insertAnyJobs(
-    client,
-    whole.map(({ job }) => job),
-    'later',
-  );
-  let done = 0;
-  for (const [index, { of }] of whole.entries()) {
-    const acceptance = acceptances[index];
-    // Debounce: the job that waits has the input of this one now.
-    if (acceptance?.type === 'held' && !acceptance.isReplaced) errors.push(keyHeld(of, acceptance.jobId));
-    else done += 1;
-  }
-  return { done, errors, queued: done };
-}
-
-function parentsOf(job: NewJob): string[] {
-  return (job.dependsOn ?? []).map((edge) => edge.parentId);
-}
-
-/** @returns those that are there, and stay until the end of the transaction. */
-async function lockParents(
-  client: Queryable,
-  tenantId: string,
-  ids: readonly string[],
-): Promise<ReadonlySet<string>> {
-  if (ids.length === 0) return new Set();
-  const { rows } = await client.query<{ id: string }>(
-    'SELECT id FROM jobs WHERE tenant_id = $1 AND id = ANY($2::uuid[]) ORDER BY id FOR KEY SHARE',
-    [tenantId, ids],
-  );
-  return new Set(rows.map((row) => row.id));
-}
-
-function parentMissing(jobId: string, parent: string): JobProblem {
-  return { jobId, code: 'parent-not-found', message: `There is no job ${parent}, for which it would wait.` };
+  const whole = made.filter(({ job }) => job.inputFiles.every((id) => ready.has(id)));
+  for (const one of made) if (!whole.includes(one)) errors.push(inputMissing(one.of));
+  if (whole.length > 0)
+    await insertJobs(
+      client,
+      whole.map(({ job }) => job),
+      'later',
+    );
+  return { done: whole.length, errors, queued: whole.length };
 }

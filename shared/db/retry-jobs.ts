@@ -79,7 +79,7 @@ interface FailedRow {
   readonly waits: boolean;
 }
 
-export function keyHeld(jobId: string, holder: string): JobProblem {
+function keyHeld(jobId: string, holder: string): JobProblem {
   return { jobId, code: 'unique-key-held', message: `The job ${holder} has its unique key.` };
 }
 

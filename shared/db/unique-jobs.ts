@@ -61,17 +61,13 @@ async function acceptUniqueJobs(db: Db, jobs: readonly UniqueJob[]): Promise<Acc
 }
 
 /** Inside a transaction: jobs of any kind, for callers that decide more than acceptance. */
-export async function insertAnyJobs(
-  client: Queryable,
-  jobs: readonly NewJob[],
-  dispatch: 'now' | 'later' = 'now',
-): Promise<Acceptance[]> {
+export async function insertAnyJobs(client: Queryable, jobs: readonly NewJob[]): Promise<Acceptance[]> {
   const unique = jobs.filter(hasUniqueKey);
-  if (unique.length === 0) return insertJobs(client, jobs, dispatch);
+  if (unique.length === 0) return insertJobs(client, jobs);
   const plain = jobs.filter((job) => !hasUniqueKey(job));
   const answers = new Map<NewJob, Acceptance | undefined>();
-  const uniqueAnswers = await insertUniqueJobs(client, unique, dispatch);
-  const plainAnswers = plain.length === 0 ? [] : await insertJobs(client, plain, dispatch);
+  const uniqueAnswers = await insertUniqueJobs(client, unique);
+  const plainAnswers = plain.length === 0 ? [] : await insertJobs(client, plain);
   for (const [index, job] of unique.entries()) answers.set(job, uniqueAnswers[index]);
   for (const [index, job] of plain.entries()) answers.set(job, plainAnswers[index]);
   return jobs.map((job) => answers.get(job) ?? { type: 'duplicate' });
@@ -122,11 +118,7 @@ class OvertakenError extends Error {
   override name = 'OvertakenError';
 }
 
-async function insertUniqueJobs(
-  client: Queryable,
-  jobs: readonly UniqueJob[],
-  dispatch: 'now' | 'later' = 'now',
-): Promise<Acceptance[]> {
+async function insertUniqueJobs(client: Queryable, jobs: readonly UniqueJob[]): Promise<Acceptance[]> {
   const answers = new Map<UniqueJob, Acceptance>();
   const used = await listUsedKeys(client, jobs);
   const wanted = new Map<string, UniqueJob[]>();
@@ -165,7 +157,6 @@ async function insertUniqueJobs(
     const accepted = await insertJobs(
       client,
       winners.map(({ uniqueKey: _taken, ...job }) => job),
-      dispatch,
     );
     for (const [index, job] of winners.entries()) {
       const acceptance = accepted[index];
