@@ -5,6 +5,7 @@
  * The look is a statement of its own, after the locks: the one that waited for a lock would still see what was there before
  * the wait, and not the job that the other transaction made. Requests for other keys, and all without one, never come here.
  */
+import { AppError } from '../errors.ts';
 import { isHeld, isWaiting, type Holder, type UniqueKey } from '../domain/unique-key.ts';
 import {
   acceptFlightsMax,
@@ -55,7 +56,9 @@ async function acceptUniqueJobs(db: Db, jobs: readonly UniqueJob[]): Promise<Acc
     } catch (err) {
       // The group commit asks for each row when it sees that the connection was lost.
       if (err instanceof AmbiguousCommitError) throw err.cause;
-      if (!(err instanceof OvertakenError) || tries === triesMax) throw err;
+      if (!(err instanceof OvertakenError)) throw err;
+      if (tries === triesMax)
+        throw new AppError('unavailable', err.message, { cause: err, retryAfterSeconds: 1 });
     }
   }
 }
