@@ -45,6 +45,16 @@ test.concurrent('a statement that Postgres is working on is left alone, however 
     await expect(slow).resolves.toBeDefined();
   }));
 
+test.concurrent('a transaction that rests between two statements is left alone', () =>
+  withProxy(async (db) => {
+    const client = await db.connect();
+    await client.query('BEGIN');
+    // Longer than a statement may go without an answer before it is asked about.
+    await sleep(7_000);
+    await expect(client.query('COMMIT')).resolves.toBeDefined();
+    client.release();
+  }));
+
 async function withProxy(work: (db: Db, proxy: FaultProxy) => Promise<void>): Promise<void> {
   const world = await createWorld();
   const proxy = await startFaultProxy(Number(new URL(world.databaseUrl).port));

@@ -38,10 +38,14 @@ export function closeHalfOpen(pool: pg.Pool, options: { url: string; name: strin
 
   async function look(): Promise<void> {
     const before = performance.now() - suspectAfterMs;
-    const suspects = [...inUseSinceMs].filter(([, since]) => since < before).map(([client]) => client);
+    const suspects = [...inUseSinceMs]
+      .filter(([client, since]) => since < before && isWaiting(client))
+      .map(([client]) => client);
     if (suspects.length === 0) return;
     const lost = new Set(await listIdle(suspects.map(backendOf), options));
-    const halfOpen = suspects.filter((client) => lost.has(backendOf(client)) && inUseSinceMs.has(client));
+    const halfOpen = suspects.filter(
+      (client) => lost.has(backendOf(client)) && inUseSinceMs.has(client) && isWaiting(client),
+    );
     if (halfOpen.length === 0) return;
     // Those at rest went the same way, and would each cost the next statement as much time. The pool drops a connection that
     // reports an error while it is at rest.
@@ -65,6 +69,11 @@ export function closeHalfOpen(pool: pg.Pool, options: { url: string; name: strin
       });
   }, lookEveryMs);
   timer.unref();
+}
+
+/** Somebody who does not wait for an answer (between two statements of a transaction) is not harmed by a lost one. */
+function isWaiting(client: pg.PoolClient): boolean {
+  return (client as pg.PoolClient & { _activeQuery: object | null })._activeQuery !== null;
 }
 
 /** The process id that Postgres gave the connection when it was made; the types of node-postgres leave it out. */
