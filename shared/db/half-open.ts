@@ -73,6 +73,7 @@ export function closeHalfOpen(pool: pg.Pool, options: { url: string; name: strin
 
 /** Somebody who does not wait for an answer (between two statements of a transaction) is not harmed by a lost one. */
 function isWaiting(client: pg.PoolClient): boolean {
+  // oxlint-disable-next-line no-underscore-dangle -- The same without it says that it is deprecated, once, on stderr.
   return (client as pg.PoolClient & { _activeQuery: object | null })._activeQuery !== null;
 }
 
