@@ -47,7 +47,9 @@ export async function insertWaitingJobs(
     );
   }
   // What this process would have added to Redis at once waits for the feeder like the rest.
-  await db.query('UPDATE jobs SET dispatched_at = NULL WHERE dispatched_at IS NOT NULL');
+  await db.query('UPDATE jobs SET dispatched_at = NULL WHERE dispatched_at IS NOT NULL AND tenant_id = $1', [
+    tenantId,
+  ]);
 }
 
 /** The same, for very many: one is accepted, and its row repeated. */
