@@ -1,15 +1,18 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { createLogger } from '#shared/log.ts';
 import { readAvailableMemory } from './available-memory.ts';
 import { createMemoryGate } from './memory-gate.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 
 function setup(start: { available: number; isBusy: boolean; reserve?: number; isGivenUp?: boolean }) {
-  const state = { ...start };
+  const state = { ...start, looks: 0 };
   const entered: number[] = [];
   const gate = createMemoryGate({
     reserveBytes: start.reserve ?? 100,
-    availableBytes: () => state.available,
+    availableBytes: () => {
+      state.looks += 1;
+      return state.available;
+    },
     isBusy: () => state.isBusy,
     lookEveryMs: 1,
     log: createLogger({ service: 'test', level: 'silent' }),
@@ -21,10 +24,16 @@ function setup(start: { available: number; isBusy: boolean; reserve?: number; is
   return { state, entered, enter };
 }
 
+/** The gate has looked at the memory three more times: had it let somebody through, that would show by now. */
+async function looked(state: { readonly looks: number }): Promise<void> {
+  const enough = state.looks + 3;
+  await waitFor(async () => (state.looks >= enough ? true : undefined), { what: 'the gate to look again' });
+}
+
 test('a job waits while memory is short and others run, and goes on when they have given it back', async () => {
   const { state, entered, enter } = setup({ available: 99, isBusy: true });
   const waiting = enter(1);
-  await sleep(20);
+  await looked(state);
   expect(entered).toEqual([]);
   state.available = 100;
   await waiting;
@@ -44,7 +53,7 @@ test('while memory is short jobs go on one at a time, each when those before it 
   });
   const second = enter(2);
   await first;
-  await sleep(20);
+  await looked(state);
   expect(entered).toEqual([1]);
   state.isBusy = false;
   await second;
