@@ -81,7 +81,8 @@ listenForSignal({
   prefix: config.REDIS_PREFIX,
   channel: 'ended',
   listener: (jobId) => waiter.notify(jobId),
-}).catch(() => {});
+  log,
+});
 
 const dataDir = resolve(config.WINDLASS_DATA_DIR);
 await mkdir(dataDir, { recursive: true });

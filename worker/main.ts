@@ -269,7 +269,7 @@ lifecycle.onStop('consumers', async () => {
   await Promise.all(consumers.map((consumer) => consumer.close()));
 });
 
-// Not awaited: without Redis, too, jobs become due, those of dead workers are moved on, and expired ones are deleted.
+// Without Redis, too, jobs become due, those of dead workers are moved on, and expired ones are deleted.
 listenForSignal({
   redis: subscriber,
   prefix: config.REDIS_PREFIX,
@@ -278,7 +278,8 @@ listenForSignal({
   listener: (jobId) => {
     if (runs.find(jobId) !== undefined) lease.wake();
   },
-}).catch(() => {});
+  log,
+});
 for (const loop of [feeder, reaper, janitor, scheduler, releaser, batchKeeper]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({

@@ -37,10 +37,10 @@ export function createConsumerConnection(url: string, log: Logger): Redis {
   return watch(new Redis(url, { ...common, maxRetriesPerRequest: null }), 'consumer', log);
 }
 
-/** For subscriptions: re-subscribes by itself after every reconnect. */
+/** For subscriptions, which `listenForSignal` renews with every new connection. */
 export function createSubscriberConnection(url: string, log: Logger): Redis {
   return watch(
-    new Redis(url, { ...common, maxRetriesPerRequest: null, autoResubscribe: true }),
+    new Redis(url, { ...common, maxRetriesPerRequest: null, autoResubscribe: false }),
     'subscriber',
     log,
   );

@@ -4,6 +4,7 @@
  */
 import type { Redis } from 'ioredis';
 import { isUuid } from '../ids.ts';
+import type { Logger } from '../log.ts';
 
 export interface SignalPublisher {
   /** These jobs reached a final state. */
@@ -34,17 +35,31 @@ export function createSignalPublisher(options: { redis: Redis; prefix: string })
   };
 }
 
-/** Calls `listener` with each job id that is announced on the channel. Survives reconnects. */
-export async function listenForSignal(options: {
+/**
+ * Calls `listener` with each job id that is announced on the channel. Survives reconnects: it subscribes with every new
+ * connection, by itself, because a subscription that ioredis renews (`autoResubscribe`) and that Redis refuses, or whose
+ * connection is closed meanwhile, is a rejection that nobody can handle.
+ */
+export function listenForSignal(options: {
   redis: Redis;
   prefix: string;
   channel: 'ended' | 'cancel';
   listener: (jobId: string) => void;
-}): Promise<void> {
+  log: Logger;
+}): void {
+  const { redis, listener, log } = options;
   const channel = `${options.prefix}:${options.channel}`;
-  options.redis.on('message', (from: string, message: string) => {
+  redis.on('message', (from: string, message: string) => {
     if (from !== channel) return;
-    for (const jobId of message.split(',')) if (isUuid(jobId)) options.listener(jobId);
+    for (const jobId of message.split(',')) if (isUuid(jobId)) listener(jobId);
   });
-  await options.redis.subscribe(channel);
+  const subscribe = () => {
+    redis.subscribe(channel).catch((err: Error) => {
+      // Another connection follows, or none is wanted any more.
+      if (redis.status === 'ready')
+        log.warn({ channel, err: err.message }, 'redis refused the subscription: news come by polling alone');
+    });
+  };
+  if (redis.status === 'ready') subscribe();
+  redis.on('ready', subscribe);
 }
