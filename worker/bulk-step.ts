@@ -34,7 +34,7 @@ export function createBulkSteps(options: {
   let turn: Promise<unknown> = Promise.resolve();
 
   return (job, signal) => {
-    const { tenantId, id: jobId, fence } = job;
+    const { tenantId, id: jobId, fence, workerId } = job;
     let at: BulkPosition | undefined;
     let oldestMs: number | undefined;
 
@@ -65,7 +65,16 @@ export function createBulkSteps(options: {
           throw new NotNowError('Too many jobs wait. It goes on when there are fewer.', {
             delayMs: backlogFullMs,
           });
-        const page = { tenantId, jobId, fence, action: { type, reason }, terms: parseSearch(q), asOf, rules };
+        const page = {
+          tenantId,
+          jobId,
+          fence,
+          workerId,
+          action: { type, reason },
+          terms: parseSearch(q),
+          asOf,
+          rules,
+        };
         const stepped = await stepBulkRun(db, page, at);
         crashPoint('bulk.after-commit');
         at = stepped.at;

@@ -20,7 +20,7 @@ export function createExecuteInHost(options: {
     const cleared = Promise.withResolvers<void>();
     let dir: RunDir | undefined;
     try {
-      const runDir = await createRunDir(host.dir, `${job.id}-${job.fence}`, host.uid);
+      const runDir = await createRunDir(host.dir, run.name, host.uid);
       dir = runDir;
       const files = await Promise.all(
         job.files.map(async (file) => {

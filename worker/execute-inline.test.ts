@@ -42,6 +42,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     queue: definition.queue,
     fence: 1,
     input: definition.example,
+    workerId: uuidv7(),
     options: {},
     attemptsUsed: 0,
     attemptsMax: 1,
@@ -51,7 +52,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     batchId: null,
     files: [stored, missing].map((id) => ({ id, name: 'f', mediaType: 'text/plain', sizeBytes, sha256 })),
   };
-  const run = createRuns().start({ jobId: job.id, fence: 1, task: job.task });
+  const run = createRuns().start({ jobId: job.id, fence: 1, workerId: job.workerId, task: job.task });
   const reports = { progress: () => {}, log: () => {}, dropProgress: () => {}, flush: async () => {} };
   await expect(execute(job, { definition, handlerUrl: undefined }, run, reports)).rejects.toThrow(
     StoredFileMissingError,

@@ -34,7 +34,7 @@ export function createExecuteInline(options: {
 }): Execute {
   const { db, storage, outputStore, dir, settings, createBulkStep } = options;
   return async (job, task, run, reports) => {
-    const runDir = join(dir, `${job.id}-${job.fence}`);
+    const runDir = join(dir, run.name);
     const outDir = join(runDir, 'out');
     let hasDir = false;
     const need = (path: string): string => {

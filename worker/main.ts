@@ -192,7 +192,11 @@ const settles = createSettleRuns(db, () => {
   releaser.wake();
 });
 const runJob = createRunJob({
-  claims: createClaimJobs(db, { id: workerId, tasks: [...tasks.keys()] }),
+  claims: createClaimJobs(db, {
+    id: workerId,
+    tasks: [...tasks.keys()],
+    tasksOnce: definitions.filter((task) => task.onCrash === 'fail').map((task) => task.name),
+  }),
   settles,
   tasks,
   runs,

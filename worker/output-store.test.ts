@@ -28,7 +28,7 @@ test('an output that was never written is named as such, without a path of ours'
   });
   const id = '019abc00-0000-7000-8000-000000000000';
   const collected = store.collect({
-    run: { jobId: id, fence: 1 },
+    run: { jobId: id, fence: 1, workerId: id },
     definition,
     inputFileIds: [],
     returned: { result: null, outputs: [{ id, name: 'report.pdf', mediaType: 'application/pdf' }] },

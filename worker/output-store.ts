@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { insertPendingFiles, deletePendingFiles } from '#shared/db/files.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { StoredOutput } from '#shared/db/settle-runs.ts';
-import type { RunKey } from '#shared/db/workers.ts';
+import type { OwnedRun } from '#shared/db/workers.ts';
 import { findUnstorable, cleanText } from '#shared/domain/text.ts';
 import { AppError } from '#shared/errors.ts';
 import type { Storage } from '#shared/storage/storage.ts';
@@ -26,7 +26,7 @@ export interface OutputStore {
    *   back before.
    */
   collect(options: {
-    run: RunKey;
+    run: OwnedRun;
     definition: TaskDefinition;
     inputFileIds: readonly string[];
     returned: { readonly result: unknown; readonly outputs: readonly OutputDeclaration[] };
@@ -75,7 +75,7 @@ export function createOutputStore(options: {
   }
 
   async function storeFiles(
-    run: RunKey,
+    run: OwnedRun,
     outDir: string,
     declared: readonly OutputDeclaration[],
     signal: AbortSignal,

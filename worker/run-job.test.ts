@@ -21,6 +21,7 @@ const job: ClaimedJob = {
   task: 'test.any',
   queue: 'host',
   fence: 1,
+  workerId: '019abc00-0000-7000-8000-000000000001',
   input: null,
   options: {},
   attemptsUsed: 0,

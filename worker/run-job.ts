@@ -82,6 +82,7 @@ export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<
     const run = deps.runs.start({
       jobId: job.id,
       fence: job.fence,
+      workerId: job.workerId,
       task: job.task,
       ...(softMs !== undefined && { softSignal: AbortSignal.timeout(softMs) }),
     });
@@ -265,7 +266,7 @@ async function settleRun(
     backoff: job.options.backoff ?? definition.backoff,
     isCancelRequested: run.stopReason() === 'cancelled',
   };
-  const key = { jobId: job.id, fence: job.fence };
+  const key = { jobId: job.id, fence: job.fence, workerId: job.workerId };
   const result = outcome.type === 'succeeded' ? outcome.result : null;
   const end: RunEnd = { ...key, settlement: settle(outcome, policy), result, outputs };
   const isGivenUp = () => run.stopReason() === 'superseded' || run.stopReason() === 'interrupted';

@@ -1,5 +1,5 @@
 /** The runs of this worker at this moment, and the ways to end them. */
-import type { RunKey } from '#shared/db/workers.ts';
+import type { OwnedRun } from '#shared/db/workers.ts';
 
 /**
  * Why a run is being stopped:
@@ -8,7 +8,9 @@ import type { RunKey } from '#shared/db/workers.ts';
  */
 export type StopReason = 'cancelled' | 'superseded' | 'interrupted' | 'timeout';
 
-export interface Run extends RunKey {
+export interface Run extends OwnedRun {
+  /** Names its directories: no other run of this worker has it, whatever its job and fence. */
+  readonly name: string;
   readonly task: string;
   readonly startedMs: number;
   readonly signal: AbortSignal;
@@ -20,7 +22,8 @@ export interface Run extends RunKey {
 }
 
 export interface Runs {
-  start(run: RunKey & { task: string; softSignal?: AbortSignal }): Run;
+  /** An earlier run of the same job on this worker is told to stop: its job was claimed again. */
+  start(run: OwnedRun & { task: string; softSignal?: AbortSignal }): Run;
   end(run: Run): void;
   list(): readonly Run[];
   find(jobId: string): Run | undefined;
@@ -32,14 +35,19 @@ export interface Runs {
 export function createRuns(): Runs {
   const runs = new Map<string, Run>();
   let drain: Record<string, number> = {};
+  let started = 0;
   return {
     // One of its own also where it is never aborted: inline handlers may listen to it, and theirs go with the run.
-    start({ jobId, fence, task, softSignal = new AbortController().signal }) {
+    start({ jobId, fence, workerId, task, softSignal = new AbortController().signal }) {
+      runs.get(jobId)?.stop('superseded');
+      started += 1;
       const controller = new AbortController();
       let reason: StopReason | undefined;
       const run: Run = {
         jobId,
         fence,
+        workerId,
+        name: `${jobId}-${fence}-${started}`,
         task,
         startedMs: performance.now(),
         signal: controller.signal,

@@ -11,7 +11,7 @@ import { findIdempotencyKey } from './idempotency.ts';
 import { cancelJob, findJob, listAttempts } from './jobs.ts';
 import { createDb, type Db } from './pool.ts';
 import { createSettleRuns, type RunEnd } from './settle-runs.ts';
-import { registerWorker, reapDeadWorkers, renewLease } from './workers.ts';
+import { registerWorker, reapDeadWorkers, renewLease, type OwnedRun } from './workers.ts';
 import type { Settlement } from '../domain/job.ts';
 import { uuidv7 } from '../ids.ts';
 
@@ -44,14 +44,16 @@ const succeeded: Settlement = {
   outcome: 'succeeded',
 };
 
-async function acceptAndClaim(job: NewJob): Promise<{ jobId: string; fence: number }> {
+async function acceptAndClaim(job: NewJob): Promise<OwnedRun> {
   await createAcceptJobs(db).add(job);
   const claimed = await createClaimJobs(db, { id: workerId, tasks: ['t'] }).add({ jobId: job.id, fence: 0 });
   if (claimed === undefined) throw new Error('The job could not be claimed.');
-  return { jobId: job.id, fence: claimed.fence };
+  return { jobId: job.id, fence: claimed.fence, workerId };
 }
 
-const end = (run: { jobId: string; fence: number }, fields: Partial<RunEnd> = {}): RunEnd => ({
+const key = ({ jobId, fence }: OwnedRun) => ({ jobId, fence });
+
+const end = (run: OwnedRun, fields: Partial<RunEnd> = {}): RunEnd => ({
   ...run,
   settlement: succeeded,
   result: { ok: true },
@@ -144,6 +146,20 @@ test('a run settles once; whoever comes later with the same or an older fence ch
   expect(await listAttempts(db, 'default', run.jobId)).toHaveLength(1);
 });
 
+test('a run whose claim Postgres forgot writes nothing under the fence that another worker was given', async () => {
+  const run = await acceptAndClaim(newJob());
+  const zombie = { ...run, workerId: uuidv7() };
+  const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain', detectedType: null };
+  expect(await insertPendingFiles(db, zombie, [file])).toBe(false);
+  expect(await createSettleRuns(db).add(end(zombie))).toBeUndefined();
+  expect(await createSettleRuns(db).add(end(run))).toBe('succeeded');
+  expect(
+    await createSettleRuns(db).add(end(zombie)),
+    'it is not told that the end is its own',
+  ).toBeUndefined();
+  expect(await createSettleRuns(db).add(end(run)), 'asked again, whose end it is').toBe('succeeded');
+});
+
 test('output files are announced only by the run that owns the job, and become visible with its result', async () => {
   const run = await acceptAndClaim(newJob());
   const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain', detectedType: null };
@@ -187,9 +203,9 @@ test('a renewal names the runs that were taken away, those to be cancelled, and 
     isAlive: true,
     isQuiet: false,
     at: expect.any(Date),
-    superseded: [taken],
-    cancelled: [cancelled],
-    unknown: [unknown],
+    superseded: [key(taken)],
+    cancelled: [key(cancelled)],
+    unknown: [key(unknown)],
   });
 });
 
@@ -213,7 +229,7 @@ test('the jobs of a dead worker go on, and its late renewal is told that it is d
     memoryBytes: 1,
     runs: [run],
   });
-  expect(renewal).toMatchObject({ isAlive: false, superseded: [run] });
+  expect(renewal).toMatchObject({ isAlive: false, superseded: [key(run)] });
   expect(await listAttempts(db, 'default', run.jobId)).toMatchObject([{ outcome: 'crashed' }]);
 });
 

@@ -46,10 +46,11 @@ const rules: TaskRules = {
 
 async function start(type: BulkAction['type']): Promise<BulkRequest> {
   const asOf = await readClock(db);
-  const jobId = await insertJob(db, { state: 'active', queue: 'bulk', startedAt: new Date() });
+  const workerId = uuidv7();
+  const jobId = await insertJob(db, { state: 'active', queue: 'bulk', startedAt: new Date(), workerId });
   await db.query('UPDATE jobs SET created_at = clock_timestamp() WHERE id = $1', [jobId]);
   const action = { type, reason: null };
-  return { tenantId: 'default', jobId, fence: 0, action, terms: [], asOf, rules };
+  return { tenantId: 'default', jobId, fence: 0, workerId, action, terms: [], asOf, rules };
 }
 
 async function run(type: BulkAction['type']): Promise<{ at: BulkPosition; effects: BulkEffects[] }> {

@@ -27,10 +27,11 @@ const noRules: BulkRequest['rules'] = {
 /** A bulk cancel of all jobs of the tenant, whose job is being run. */
 async function startBulk(terms: BulkRequest['terms'] = []): Promise<BulkRequest> {
   const asOf = await readClock(db);
-  const jobId = await insertJob(db, { state: 'active', queue: 'bulk', startedAt: new Date() });
+  const workerId = uuidv7();
+  const jobId = await insertJob(db, { state: 'active', queue: 'bulk', startedAt: new Date(), workerId });
   await db.query('UPDATE jobs SET created_at = clock_timestamp() WHERE id = $1', [jobId]);
   const action = { type: 'cancel', reason: 'why' } as const;
-  return { tenantId: 'default', jobId, fence: 0, action, terms, asOf, rules: noRules };
+  return { tenantId: 'default', jobId, fence: 0, workerId, action, terms, asOf, rules: noRules };
 }
 
 async function insertMany(count: number, tenantId = 'default'): Promise<void> {

@@ -16,7 +16,7 @@ import { inTransaction, isTransactionRetryable, type Db, type Queryable } from '
 import { replayJobs } from './replay-jobs.ts';
 import { retryJobs } from './retry-jobs.ts';
 import { newestId, searchJobIds, type JobTerm } from './search-jobs.ts';
-import type { RunKey } from './workers.ts';
+import type { OwnedRun } from './workers.ts';
 
 export interface BulkAction {
   readonly type: 'cancel' | 'retry' | 'delete' | 'replay';
@@ -24,7 +24,7 @@ export interface BulkAction {
   readonly reason: string | null;
 }
 
-export interface BulkRequest extends RunKey {
+export interface BulkRequest extends OwnedRun {
   readonly tenantId: string;
   readonly action: BulkAction;
   readonly terms: readonly JobTerm[];
@@ -114,8 +114,8 @@ async function doPage(
   };
   // Last, because its row is younger than those of the page: until the commit nobody can end the run and say so.
   const { rowCount } = await client.query(
-    `SELECT 1 FROM jobs WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND state = 'active' FOR SHARE`,
-    [tenantId, jobId, request.fence],
+    `SELECT 1 FROM jobs WHERE tenant_id = $1 AND id = $2 AND fence = $3 AND worker_id = $4 AND state = 'active' FOR SHARE`,
+    [tenantId, jobId, request.fence, request.workerId],
   );
   if (rowCount === 0) throw superseded();
   await client.query(
@@ -190,13 +190,16 @@ async function read(db: Queryable, tenantId: string, jobId: string): Promise<Bul
 }
 
 /** The row of the action, for this run alone until the transaction ends, if the job is still this run's. */
-async function lock(client: Queryable, { tenantId, jobId, fence }: BulkRequest): Promise<BulkPosition> {
+async function lock(
+  client: Queryable,
+  { tenantId, jobId, fence, workerId }: BulkRequest,
+): Promise<BulkPosition> {
   const { rows } = await client.query<Row>(
     `SELECT r.position, r.is_done, r.matched, r.done, r.skipped, r.failed, r.errors FROM bulk_runs r
      WHERE r.tenant_id = $1 AND r.job_id = $2 AND EXISTS (
-       SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.id = $2 AND j.fence = $3 AND j.state = 'active')
+       SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.id = $2 AND j.fence = $3 AND j.worker_id = $4 AND j.state = 'active')
      FOR UPDATE OF r`,
-    [tenantId, jobId, fence],
+    [tenantId, jobId, fence, workerId],
   );
   return toPosition(rows[0]);
 }

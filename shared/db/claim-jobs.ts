@@ -19,6 +19,8 @@ export interface ClaimedJob {
   readonly queue: string;
   /** The fence of this run: every write of the run names it. */
   readonly fence: number;
+  /** Who claimed it. */
+  readonly workerId: string;
   readonly input: unknown;
   readonly options: JobOptions;
   readonly attemptsUsed: number;
@@ -53,7 +55,16 @@ export interface ClaimedFile {
 /** Resolves to undefined when the delivery is stale, unknown, or for a task that this worker does not know. */
 export type ClaimJobs = GroupCommit<Delivery, ClaimedJob | undefined>;
 
-export function createClaimJobs(db: Db, worker: { id: string; tasks: readonly string[] }): ClaimJobs {
+interface Claimer {
+  /** Of the worker. */
+  readonly id: string;
+  /** What it can run. */
+  readonly tasks: readonly string[];
+  /** Those of them that must never run a second time unnoticed (`onCrash: 'fail'`). Default: none. */
+  readonly tasksOnce?: readonly string[];
+}
+
+export function createClaimJobs(db: Db, worker: Claimer): ClaimJobs {
   return createGroupCommit<Delivery, ClaimedJob | undefined>({
     flush: (deliveries) => claim(db, worker, deliveries),
     // The row may be active under our name with an answer that never reached us. The lease renewal finds runs
@@ -64,6 +75,9 @@ export function createClaimJobs(db: Db, worker: { id: string; tasks: readonly st
   });
 }
 
+// A claim does not wait for the disk: a crash of Postgres within the next half second forgets it together with everything that
+// was written after it, and the job is queued again, delivered again, and given the same fence. So what a run writes names
+// its worker besides the fence (OwnedRun), and a run whose job is claimed again stops. What must not run twice waits.
 const claimSql = `
 WITH claimed AS (
   UPDATE jobs j SET state = 'active', fence = j.fence + 1, worker_id = $3, started_at = now(), dispatched_at = NULL, progress = NULL
@@ -75,12 +89,14 @@ WITH claimed AS (
     j.created_at, j.traceparent, j.batch_id
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.active' FROM claimed
+), synced AS MATERIALIZED (
+  SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM claimed WHERE task = ANY($5)) THEN set_config('synchronous_commit', 'off', true) END
 )
 SELECT claimed.*, (
   SELECT json_agg(json_build_object('id', f.id, 'name', f.name, 'mediaType', f.media_type, 'sizeBytes', f.size_bytes,
     'sha256', encode(f.sha256, 'hex')))
   FROM job_inputs i JOIN files f ON f.id = i.file_id WHERE i.job_id = claimed.id) AS files
-FROM claimed`;
+FROM claimed CROSS JOIN synced`;
 
 // What only a newer worker can run waits 5 s for one, with a new fence and without an attempt used (F53).
 const putBackSql = `
@@ -111,7 +127,7 @@ interface ClaimedRow {
 
 async function claim(
   db: Db,
-  worker: { id: string; tasks: readonly string[] },
+  worker: Claimer,
   deliveries: readonly Delivery[],
 ): Promise<(ClaimedJob | undefined)[]> {
   // In the order of the ids, so that groups of several workers lock rows in the same order.
@@ -122,7 +138,7 @@ async function claim(
   const { rows } = await db.query<ClaimedRow>({
     name: 'claim-jobs',
     text: claimSql,
-    values: [ids, fences, worker.id, tasks],
+    values: [ids, fences, worker.id, tasks, textArray(worker.tasksOnce ?? [])],
   });
   // A statement of its own, because almost every group is claimed whole.
   if (rows.length < deliveries.length) {
@@ -140,6 +156,7 @@ async function claim(
       task: row.task,
       queue: row.queue,
       fence: row.fence,
+      workerId: worker.id,
       input: row.input,
       options: row.options,
       attemptsUsed: row.attempts_used,

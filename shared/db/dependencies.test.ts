@@ -22,7 +22,7 @@ import { createHotDb, type Db } from './pool.ts';
 import { purgeJobs } from './retention.ts';
 import { retryJob } from './retry-job.ts';
 import { createSettleRuns } from './settle-runs.ts';
-import { reapDeadWorkers, registerWorker } from './workers.ts';
+import { reapDeadWorkers, registerWorker, type OwnedRun } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -81,11 +81,11 @@ async function accept(...dependsOn: NewDependency[]): Promise<string> {
   return job.id;
 }
 
-async function claim(id: string, worker = workerId): Promise<{ jobId: string; fence: number } | undefined> {
+async function claim(id: string, worker = workerId): Promise<OwnedRun | undefined> {
   const row = await findJob(db, 'default', id);
   const claims = createClaimJobs(db, { id: worker, tasks: ['t'] });
   const job = await claims.add({ jobId: id, fence: row?.fence ?? 0 });
-  return job === undefined ? undefined : { jobId: id, fence: job.fence };
+  return job === undefined ? undefined : { jobId: id, fence: job.fence, workerId: worker };
 }
 
 async function run(id: string, how: keyof typeof settlements, result: unknown = { ok: true }): Promise<void> {

@@ -53,6 +53,7 @@ const settle = (id: string, state: Settlement['state'], fence = 1) =>
   createSettleRuns(db).add({
     jobId: id,
     fence,
+    workerId,
     settlement: {
       state,
       attemptsUsed: state === 'queued' ? 0 : 1,

@@ -43,6 +43,7 @@ async function settle({ jobId, fence }: QueueDelivery): Promise<void> {
   await createSettleRuns(db).add({
     jobId,
     fence: fence + 1,
+    workerId,
     settlement: {
       state: 'succeeded',
       attemptsUsed: 1,

@@ -1,7 +1,7 @@
 /** Rows of stored files. Bytes are in storage under the same id; a row without bytes or bytes without a row are swept. */
 import type { NewFile } from './accept-jobs.ts';
 import { sqlState, unsynced, type Queryable } from './pool.ts';
-import type { RunKey } from './workers.ts';
+import type { OwnedRun } from './workers.ts';
 
 export interface FileRow {
   readonly id: string;
@@ -130,7 +130,7 @@ export interface PendingFile {
  */
 export async function insertPendingFiles(
   db: Queryable,
-  run: RunKey,
+  run: OwnedRun,
   files: readonly PendingFile[],
 ): Promise<boolean> {
   const { rowCount } = await db.query({
@@ -141,8 +141,8 @@ export async function insertPendingFiles(
       SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
       FROM unsynced CROSS JOIN jobs j
       CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
-      WHERE j.id = $1 AND j.fence = $2 AND j.state = 'active'`,
-    values: [run.jobId, run.fence, JSON.stringify(files)],
+      WHERE j.id = $1 AND j.fence = $2 AND j.worker_id = $4 AND j.state = 'active'`,
+    values: [run.jobId, run.fence, JSON.stringify(files), run.workerId],
   });
   return rowCount === files.length;
 }

@@ -59,7 +59,7 @@ test('what every job and every second costs is found by an index, also when the 
   await feedQueues(db, ['q']);
   const claimed = await createClaimJobs(db, { id: workerId, tasks: ['t'] }).add({ jobId: job.id, fence: 0 });
   expect(claimed).toBeDefined();
-  const run = { jobId: job.id, fence: 1 };
+  const run = { jobId: job.id, fence: 1, workerId };
   await renewLease(db, { id: workerId, leaseMs: 1_000, drain: {}, memoryBytes: 0, runs: [run] });
   const settled = await createSettleRuns(db).add({
     ...run,
@@ -217,7 +217,7 @@ async function runOneJob(hot: Db, workerId: string): Promise<void> {
   });
   const claimed = await createClaimJobs(hot, { id: workerId, tasks: ['t'] }).add({ jobId: job.id, fence: 0 });
   expect(claimed).toBeDefined();
-  const run = { jobId: job.id, fence: 1 };
+  const run = { jobId: job.id, fence: 1, workerId };
   await renewLease(hot, { id: workerId, leaseMs: 60_000, drain: {}, memoryBytes: 0, runs: [run] });
   expect(await createSettleRuns(hot).add({ ...run, settlement: succeeded, result: null, outputs: [] })).toBe(
     'succeeded',

@@ -15,7 +15,7 @@ test('a statement planned while the tables were empty reads no table from end to
   await registerWorker(db, worker, 60_000);
   // Now the planner believes that the tables hold nothing.
   await db.query('VACUUM jobs, job_inputs, files');
-  const job = { jobId: uuidv7(), fence: 1 };
+  const job = { jobId: uuidv7(), fence: 1, workerId: worker.id };
   await createClaimJobs(db, { id: worker.id, tasks: ['t'] }).add(job);
   const settlement = {
     state: 'succeeded',
@@ -30,11 +30,11 @@ test('a statement planned while the tables were empty reads no table from end to
     `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms)
      SELECT gen_random_uuid(), 'default', 't', 'q', 'queued', now(), now(), '{}', 3, 60000 FROM generate_series(1, 2000)`,
   );
-  const claim = await explain(`"claim-jobs" ('{${job.jobId}}', '{1}', '${worker.id}', '{t}')`);
+  const claim = await explain(`"claim-jobs" ('{${job.jobId}}', '{1}', '${worker.id}', '{t}', '{}')`);
   expect(claim).toContain('Index Scan using jobs_pkey on jobs');
   expect(claim).not.toMatch(/Seq Scan on (jobs|job_inputs|files)/);
   const settle = await explain(
-    `"settle-runs" ('{${job.jobId}}', '{1}', '{succeeded}', '{null}', '{null}', '{0}', '{1}', '{0}', '{succeeded}')`,
+    `"settle-runs" ('{${job.jobId}}', '{1}', '{succeeded}', '{null}', '{null}', '{0}', '{1}', '{0}', '{succeeded}', '{${worker.id}}')`,
   );
   expect(settle).toContain('Index Scan using jobs_pkey on jobs');
   expect(settle).not.toMatch(/Seq Scan on (jobs|job_inputs|files)/);

@@ -1,6 +1,6 @@
 /**
  * Settling: the one statement that ends runs. Result, output files, attempt, event and the job's next state are
- * committed together, and only for a row that is still `active` with the run's own fence. Jobs that waited for it are moved on in
+ * committed together, and only for a row that is still `active` with the run's own fence and worker. Jobs that waited for it are moved on in
  * the same transaction, by a trigger (dependencies.ts). A run that was
  * superseded in the meantime (a zombie) updates zero rows and is told so.
  */
@@ -12,6 +12,8 @@ import { AmbiguousCommitError, type Db } from './pool.ts';
 export interface RunEnd {
   readonly jobId: string;
   readonly fence: number;
+  /** Whose run it is, or was. */
+  readonly workerId: string;
   readonly settlement: Settlement;
   readonly result: unknown;
   readonly outputs: readonly StoredOutput[];
@@ -68,11 +70,11 @@ WITH ended AS (
       THEN now() + j.retention_ms * interval '1 ms' END,
     progress = CASE WHEN i.state = 'succeeded' THEN NULL ELSE j.progress END
   FROM unnest($1::uuid[], $2::bigint[], $3::job_state[], $4::json[], $5::jsonb[], $6::bigint[], $7::integer[],
-      $8::integer[], $9::text[]${withOutputs ? ', $10::jsonb[]' : ''})
-    AS i(id, fence, state, result, error, delay_ms, attempts_used, crashes, outcome${withOutputs ? ', outputs' : ''})
+      $8::integer[], $9::text[], $10::uuid[]${withOutputs ? ', $11::jsonb[]' : ''})
+    AS i(id, fence, state, result, error, delay_ms, attempts_used, crashes, outcome, worker_id${withOutputs ? ', outputs' : ''})
   JOIN jobs old ON old.id = i.id
-  WHERE j.id = i.id AND j.fence = i.fence AND j.state = 'active'
-  RETURNING j.id, j.fence, j.tenant_id, j.state, j.has_dependants, old.worker_id, old.started_at, i.outcome, j.error, j.expires_at${withOutputs ? ', i.outputs' : ''}
+  WHERE j.id = i.id AND j.fence = i.fence AND j.state = 'active' AND j.worker_id = i.worker_id
+  RETURNING j.id, j.fence, j.tenant_id, j.state, j.has_dependants, i.worker_id, old.started_at, i.outcome, j.error, j.expires_at${withOutputs ? ', i.outputs' : ''}
 ), attempt AS (
   INSERT INTO attempts (job_id, tenant_id, fence, worker_id, started_at, finished_at, outcome, error)
   SELECT id, tenant_id, fence, worker_id, started_at, now(), outcome, error FROM ended
@@ -126,6 +128,7 @@ export async function settleRuns(
       plainArray(settlements.map((settlement) => settlement.attemptsUsed)),
       plainArray(settlements.map((settlement) => settlement.crashes)),
       plainArray(settlements.map((settlement) => settlement.outcome)),
+      plainArray(ordered.map((run) => run.workerId)),
       ...(withOutputs ? [jsonArray(ordered.map((run) => run.outputs))] : []),
     ],
   });
@@ -142,10 +145,15 @@ async function findSettled(db: Db, runs: readonly RunEnd[]): Promise<Map<string,
   if (runs.length === 0) return new Map();
   const { rows } = await db.query<{ jobId: string; fence: number; state: JobState }>(
     `SELECT a.job_id AS "jobId", a.fence, j.state
-     FROM unnest($1::uuid[], $2::bigint[], $3::text[]) AS run(job_id, fence, outcome)
-     JOIN attempts a ON a.job_id = run.job_id AND a.fence = run.fence AND a.outcome = run.outcome
+     FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[]) AS run(job_id, fence, outcome, worker_id)
+     JOIN attempts a ON a.job_id = run.job_id AND a.fence = run.fence AND a.outcome = run.outcome AND a.worker_id = run.worker_id
      JOIN jobs j ON j.id = a.job_id`,
-    [runs.map((run) => run.jobId), runs.map((run) => run.fence), runs.map((run) => run.settlement.outcome)],
+    [
+      runs.map((run) => run.jobId),
+      runs.map((run) => run.fence),
+      runs.map((run) => run.settlement.outcome),
+      runs.map((run) => run.workerId),
+    ],
   );
   return new Map(rows.map((row) => [keyOf(row), row.state]));
 }
@@ -155,8 +163,8 @@ async function recover(db: Db, run: RunEnd, cause: unknown): Promise<JobState | 
   const state = (await findSettled(db, [run])).get(keyOf(run));
   if (state !== undefined) return state;
   const { rowCount } = await db.query(
-    `SELECT 1 FROM jobs WHERE id = $1 AND fence = $2 AND state = 'active'`,
-    [run.jobId, run.fence],
+    `SELECT 1 FROM jobs WHERE id = $1 AND fence = $2 AND worker_id = $3 AND state = 'active'`,
+    [run.jobId, run.fence, run.workerId],
   );
   // Still ours, so it was not committed, or not yet. Otherwise another run owns the job now.
   if (rowCount === 1) throw new AmbiguousCommitError(cause);

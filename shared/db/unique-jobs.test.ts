@@ -59,6 +59,7 @@ async function settle(job: NewJob, state: Settlement['state'], fence = 1): Promi
   const settled = await createSettleRuns(db).add({
     jobId: job.id,
     fence,
+    workerId,
     settlement,
     result: null,
     outputs: [],

@@ -42,6 +42,11 @@ export interface RunKey {
   readonly fence: number;
 }
 
+/** A run as the record knows it. A crash of Postgres can forget a claim, and the next one gets the same fence (claim-jobs.ts). */
+export interface OwnedRun extends RunKey {
+  readonly workerId: string;
+}
+
 export interface Renewal {
   /** False: the reaper declared this worker dead. Everything it runs belongs to others by now. */
   readonly isAlive: boolean;
@@ -121,7 +126,7 @@ export async function renewLease(
  * Jobs that are active under this worker's name but were never started, because the answer to their claim was lost: queued
  * again, without using an attempt.
  */
-export async function handBackRuns(db: Db, keys: readonly RunKey[]): Promise<void> {
+export async function handBackRuns(db: Db, keys: readonly OwnedRun[]): Promise<void> {
   const { rows } = await db.query<{ id: string; attempts_used: number; crashes: number }>(
     'SELECT id, attempts_used, crashes FROM jobs WHERE id = ANY($1)',
     [keys.map((key) => key.jobId)],
@@ -158,6 +163,7 @@ export type CrashPolicy = (
 interface StrandedRow {
   id: string;
   fence: number;
+  worker_id: string;
   task: string;
   options: JobOptions;
   attempts_used: number;
@@ -183,7 +189,7 @@ export async function reapDeadWorkers(
   ]);
   // Also finds runs whose worker's row is gone, so that no order of events can strand a job.
   const { rows } = await db.query<StrandedRow>(
-    `SELECT j.id, j.fence, j.task, j.options, j.attempts_used, j.attempts_max, j.crashes,
+    `SELECT j.id, j.fence, j.worker_id, j.task, j.options, j.attempts_used, j.attempts_max, j.crashes,
        j.cancel_requested_at IS NOT NULL AS cancel_requested
      FROM jobs j WHERE j.state = 'active' AND NOT EXISTS
        (SELECT 1 FROM workers w WHERE w.id = j.worker_id AND w.reaped_at IS NULL)
@@ -213,7 +219,14 @@ export async function reapDeadWorkers(
         isCancelRequested: row.cancel_requested,
       },
     );
-    return { jobId: row.id, fence: row.fence, settlement, result: null, outputs: [] };
+    return {
+      jobId: row.id,
+      fence: row.fence,
+      workerId: row.worker_id,
+      settlement,
+      result: null,
+      outputs: [],
+    };
   });
   const states = await settleRuns(db, ends);
   return rows.flatMap((row, index) => {

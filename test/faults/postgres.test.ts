@@ -2,7 +2,9 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Client } from 'pg';
 import { expect, test } from 'vitest';
+import type { OwnPostgres } from '#test/support/breakable-servers.ts';
 import type { OwnServer } from '#test/support/own-servers.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
@@ -39,6 +41,8 @@ test.concurrent.each(outages)(
         await system.submitGated('test.sleep', {}, options),
       ];
       await system.started(ids);
+      // A claim waits for no disk; whatever is accepted or ended after it takes it along.
+      await system.submit('test.noop');
       await begin(postgres);
       system.openGate();
       await waitFor(() => (countOutputs(system) === 2 ? true : undefined), {
@@ -53,6 +57,36 @@ test.concurrent.each(outages)(
       await system.finished();
     }),
 );
+
+test.concurrent('F59: a job whose claim Postgres forgot when it was killed runs again, and ends once', () =>
+  withSystem({ own: ['postgres'] }, async (system, { postgres }) => {
+    await neverWriteUnasked(postgres);
+    const workers = [await system.startWorker(), await system.startWorker()];
+    const ids = [await system.submitGated('test.write'), await system.submitGated('test.sleep')];
+    await system.started(ids);
+    await postgres.kill();
+    await postgres.start();
+    await waitFor(() => (countStarts(system) > ids.length ? true : undefined), {
+      what: 'a job to be started again',
+    });
+    system.openGate();
+    for (const job of await system.finished())
+      expect([job.state, outcomesOf(job)]).toEqual(['succeeded', ['succeeded']]);
+    expect(workers.map((worker) => worker.isRunning())).toEqual([true, true]);
+  }));
+
+test.concurrent('F59: a job that must not run twice is never forgotten to have begun', () =>
+  withSystem({ own: ['postgres'] }, async (system, { postgres }) => {
+    await neverWriteUnasked(postgres);
+    await system.startWorker();
+    const id = await system.submitGated('test.once');
+    await system.started([id]);
+    await postgres.kill();
+    await postgres.start();
+    system.openGate();
+    await expectOneRunEach(system);
+    expect(countStarts(system)).toBe(1);
+  }));
 
 test.concurrent('F61: while Postgres ends connections again and again, each job has exactly one terminal commit', () =>
   // A lease that outlasts a few renewals in a row that are cut off: nobody is dead here.
@@ -120,6 +154,20 @@ async function submitThroughErrors(system: System, n: number): Promise<void> {
 }
 
 /** Output files that handlers have written, complete or not, and that are not stored yet. */
+/** Postgres writes its log only when a commit waits for it. */
+async function neverWriteUnasked(postgres: OwnPostgres): Promise<void> {
+  const admin = new Client({ connectionString: postgres.adminUrl });
+  await admin.connect();
+  await admin.query(`ALTER SYSTEM SET wal_writer_delay = '10s'`);
+  await admin.query('SELECT pg_reload_conf()');
+  await admin.end();
+}
+
+/** Of handlers that said so. */
+function countStarts({ marks }: System): number {
+  return readdirSync(marks).filter((name) => name.startsWith('started-')).length;
+}
+
 function countOutputs({ world }: System): number {
   return readdirSync(join(world.dataDir, 'scratch'), { recursive: true, withFileTypes: true }).filter(
     (entry) => entry.isFile() && entry.parentPath.endsWith('/out'),

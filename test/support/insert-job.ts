@@ -7,6 +7,8 @@ export interface InsertedJob {
   readonly task?: string;
   readonly queue?: string;
   readonly state?: JobState;
+  /** Of an active job. Default: any. */
+  readonly workerId?: string;
   readonly input?: unknown;
   readonly tags?: readonly string[];
   readonly error?: JobError;
@@ -29,7 +31,7 @@ export async function insertJob(db: Db, job: InsertedJob = {}): Promise<string> 
   await db.query(
     `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, tags, error, attempts_max, retention_ms, worker_id,
        created_at, started_at, finished_at)
-     VALUES ($1, $2, $3, $4, $5::job_state, $11, $11, $6, $7, $8, 3, 86400000, CASE WHEN $5 = 'active' THEN gen_random_uuid() END, $11, $9, $10)`,
+     VALUES ($1, $2, $3, $4, $5::job_state, $11, $11, $6, $7, $8, 3, 86400000, CASE WHEN $5 = 'active' THEN $12::uuid END, $11, $9, $10)`,
     [
       id,
       tenantId,
@@ -42,6 +44,7 @@ export async function insertJob(db: Db, job: InsertedJob = {}): Promise<string> 
       job.startedAt ?? null,
       isFinal(state) ? (job.finishedAt ?? createdAt) : null,
       createdAt,
+      job.workerId ?? uuidv7(),
     ],
   );
   return id;

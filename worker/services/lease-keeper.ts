@@ -81,7 +81,11 @@ export function createLeaseKeeper(options: {
       options.onQuiet(isQuiet);
     }
     const unknown = renewal.unknown.filter((key) => runs.find(key.jobId)?.fence !== key.fence);
-    if (unknown.length > 0) await handBackRuns(db, unknown);
+    if (unknown.length > 0)
+      await handBackRuns(
+        db,
+        unknown.map((key) => ({ ...key, workerId })),
+      );
   }
 
   function stop(key: RunKey, reason: 'superseded' | 'cancelled'): void {

@@ -6,7 +6,7 @@
  *       inline/                0700  runs inside the worker
  *       <host>/                0711
  *         home/                2770  the host's own: HOME, TMPDIR and working directory
- *         <job>-<fence>/       2770  one run, the host's once it begins; gone when it has ended
+ *         <run>/               2770  one run, the host's once it begins; gone when it has ended
  *           in/                0755  input files, read-only
  *           out/               2770  output files by id
  *           tmp/                     the handler's scratchDir
