@@ -2,25 +2,33 @@
 import { join } from 'node:path';
 import { crashPoint } from '#shared/crash-point.ts';
 import type { Storage } from '#shared/storage/storage.ts';
+import type { Disk, RunDir } from './disk.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Execute } from './run-job.ts';
 import type { TaskHost } from './task-host/host.ts';
 import type { HostPool } from './task-host/host-pool.ts';
-import { removeTree } from './task-host/remove-tree.ts';
-import { createRunDir, type RunDir } from './task-host/scratch.ts';
+
+const clearMs = 10_000;
 
 export function createExecuteInHost(options: {
   pool: HostPool;
   storage: Storage;
   outputStore: OutputStore;
+  disk: Disk;
 }): Execute {
-  const { pool, storage, outputStore } = options;
+  const { pool, storage, outputStore, disk } = options;
+
+  /** A host that still writes although its run has ended is not to be trusted with another one. */
+  async function clear(runDir: RunDir, host: TaskHost): Promise<void> {
+    if (!(await disk.removeTree(runDir.dir, { deadlineMs: clearMs }))) pool.retire(host);
+  }
+
   return async (job, task, run, reports) => {
     const host = await pool.acquire(job.tenantId);
     const cleared = Promise.withResolvers<void>();
     let dir: RunDir | undefined;
     try {
-      const runDir = await createRunDir(host.dir, run.name, host.uid);
+      const runDir = await disk.makeRunDir({ hostDir: host.dir, name: run.name });
       dir = runDir;
       const files = await Promise.all(
         job.files.map(async (file) => {
@@ -29,7 +37,7 @@ export function createExecuteInHost(options: {
           return { ...file, path };
         }),
       );
-      await runDir.handOver();
+      await disk.handOver({ runDir, uid: host.uid });
       crashPoint('run.during-task');
       const end = await host.run(
         {
@@ -59,22 +67,15 @@ export function createExecuteInHost(options: {
             signal: run.signal,
           }),
         async dispose() {
-          await clear(pool, host, runDir);
+          await clear(runDir, host);
           cleared.resolve();
         },
       };
     } catch (err) {
       pool.release(host, cleared.promise);
-      if (dir !== undefined) await clear(pool, host, dir);
+      if (dir !== undefined) await clear(dir, host);
       cleared.resolve();
       throw err;
     }
   };
-}
-
-const clearMs = 10_000;
-
-/** A host that still writes although its run has ended is not to be trusted with another one. */
-async function clear(pool: HostPool, host: TaskHost, runDir: RunDir): Promise<void> {
-  if (!(await removeTree(runDir.dir, { deadlineMs: clearMs }))) pool.retire(host);
 }

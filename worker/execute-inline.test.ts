@@ -9,6 +9,7 @@ import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { StoredFileMissingError } from '#shared/storage/storage.ts';
 import { task as definition } from '#tasks/email-send/task.ts';
 import { createExecuteInline } from './execute-inline.ts';
+import { blockingDisk } from '#test/support/blocking-disk.ts';
 import { createOutputStore } from './output-store.ts';
 import { createRuns } from './runs.ts';
 
@@ -30,8 +31,9 @@ test('a run whose second input is gone leaves no link to the first one behind', 
   const execute = createExecuteInline({
     db,
     storage,
-    outputStore: createOutputStore({ db, storage, limits }),
+    outputStore: createOutputStore({ db, storage, disk: blockingDisk, limits }),
     dir,
+    disk: blockingDisk,
     settings: {},
     createBulkStep: () => () => Promise.reject(new Error('Not a bulk action.')),
   });

@@ -16,7 +16,7 @@ import { EffectUnknownError } from '#shared/tasks/task-errors.ts';
 import type { CreateBulkStep } from './bulk-step.ts';
 import type { HostEnd } from './task-host/host.ts';
 import { runHandler, type HandlerEnd } from './task-host/run-handler.ts';
-import { removeTree } from './task-host/remove-tree.ts';
+import type { Disk } from './disk.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Execute } from './run-job.ts';
 
@@ -29,10 +29,11 @@ export function createExecuteInline(options: {
   outputStore: OutputStore;
   /** Directories of runs are made in it, only for those that need one. */
   dir: string;
+  disk: Disk;
   settings: Readonly<Record<string, unknown>>;
   createBulkStep: CreateBulkStep;
 }): Execute {
-  const { db, storage, outputStore, dir, settings, createBulkStep } = options;
+  const { db, storage, outputStore, dir, disk, settings, createBulkStep } = options;
   return async (job, task, run, reports) => {
     const runDir = join(dir, run.name);
     const outDir = join(runDir, 'out');
@@ -50,7 +51,7 @@ export function createExecuteInline(options: {
         files.push({ ...file, path });
       }
     } catch (err) {
-      if (hasDir) await removeTree(runDir);
+      if (hasDir) await disk.removeTree(runDir);
       throw err;
     }
     crashPoint('run.during-task');
@@ -93,7 +94,7 @@ export function createExecuteInline(options: {
         });
       },
       async dispose() {
-        if (hasDir) await removeTree(runDir);
+        if (hasDir) await disk.removeTree(runDir);
       },
     };
   };

@@ -10,6 +10,7 @@ import { createHotDb } from '#shared/db/pool.ts';
 import { createSettleRuns } from '#shared/db/settle-runs.ts';
 import { registerWorker, removeWorker } from '#shared/db/workers.ts';
 import { uuidv7 } from '#shared/ids.ts';
+import { createDiskThreads } from '#shared/disk/disk-threads.ts';
 import { createLifecycle } from '#shared/lifecycle.ts';
 import { createLogger } from '#shared/log.ts';
 import {
@@ -28,6 +29,7 @@ import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
 import { createBacklogGate } from './backlog-gate.ts';
 import { createBulkSteps } from './bulk-step.ts';
+import { createDisk } from './disk.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
 import { readAvailableMemory } from './available-memory.ts';
@@ -88,7 +90,10 @@ const signals = createSignalPublisher({ redis, prefix: config.REDIS_PREFIX });
 
 const dataDir = resolve(config.WINDLASS_DATA_DIR);
 const scratch = await createWorkerScratch(dataDir, workerId);
-const storage = createFsStorage({ dir: join(dataDir, 'files') });
+const threads = createDiskThreads({ crashAt: config.CRASH_AT });
+lifecycle.onStop('disk threads', () => threads.close());
+const disk = createDisk(threads);
+const storage = createFsStorage({ dir: join(dataDir, 'files'), threads });
 const privileges = findPrivileges(config.WINDLASS_HOST_UID_BASE);
 if (privileges.uidBase === undefined)
   log.info({ reason: privileges.reason }, 'task hosts run as the same user as the worker');
@@ -99,6 +104,7 @@ const isolation = privileges.uidBase === undefined ? 'process' : 'user';
 const pool = createHostPool({
   size: slots.process,
   dir: scratch.dir,
+  disk,
   limits: {
     memoryMax: config.WINDLASS_HOST_MEMORY_MAX,
     fileBytesMax: config.WINDLASS_HOST_FILE_BYTES_MAX,
@@ -158,6 +164,7 @@ const reaper = createReaper({
 const janitor = createJanitor({
   db,
   storage,
+  disk,
   scratchRoot: scratch.root,
   idempotencyMs: config.WINDLASS_IDEMPOTENCY_MS,
   log,
@@ -180,6 +187,7 @@ for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, 
 const outputStore = createOutputStore({
   db,
   storage,
+  disk,
   limits: {
     resultBytesMax: config.WINDLASS_RESULT_BYTES_MAX,
     filesMax: config.WINDLASS_OUTPUT_FILES_MAX,
@@ -200,12 +208,13 @@ const runJob = createRunJob({
   settles,
   tasks,
   runs,
-  executeInHost: createExecuteInHost({ pool, storage, outputStore }),
+  executeInHost: createExecuteInHost({ pool, storage, outputStore, disk }),
   executeInline: createExecuteInline({
     db,
     storage,
     outputStore,
     dir: join(scratch.dir, 'inline'),
+    disk,
     settings: { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS },
     createBulkStep: createBulkSteps({
       db,

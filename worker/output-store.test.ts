@@ -5,6 +5,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import type { Db } from '#shared/db/pool.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { defineTask, z } from '#shared/tasks/define-task.ts';
+import { blockingDisk } from '#test/support/blocking-disk.ts';
 import { createOutputStore } from './output-store.ts';
 
 const definition = defineTask({
@@ -24,6 +25,7 @@ test('an output that was never written is named as such, without a path of ours'
   const store = createOutputStore({
     db,
     storage: createFsStorage({ dir: join(dir, 'files') }),
+    disk: blockingDisk,
     limits: { resultBytesMax: 1_000, filesMax: 10, fileBytesMax: 1_000 },
   });
   const id = '019abc00-0000-7000-8000-000000000000';

@@ -13,7 +13,7 @@ import type { Storage } from '#shared/storage/storage.ts';
 import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { createFileRefFinder } from '#shared/tasks/file-refs.ts';
 import { z } from 'zod';
-import { openTaskFile } from './task-host/scratch.ts';
+import type { Disk } from './disk.ts';
 import { throughOutages } from './through-outages.ts';
 import { resultFile, type OutputDeclaration } from './task-host/protocol.ts';
 
@@ -38,32 +38,31 @@ export interface OutputStore {
 }
 
 const fileNameBytesMax = 255;
-const readBytesMax = 1024 * 1024;
 
 export function createOutputStore(options: {
   db: Db;
   storage: Storage;
+  disk: Disk;
   limits: { resultBytesMax: number; filesMax: number; fileBytesMax: number };
 }): OutputStore {
-  const { db, storage, limits } = options;
+  const { db, storage, disk, limits } = options;
 
   async function read(dir: string): Promise<z.infer<typeof resultFile>> {
-    const { handle, sizeBytes } = await openTaskFile(join(dir, 'result.json')).catch((err: unknown) => {
+    const path = join(dir, 'result.json');
+    // Declarations of files come on top of the result, and have a limit of their own.
+    const bytesMax = limits.resultBytesMax + limits.filesMax * 1_500;
+    const text = await disk.readTaskFile({ path, bytesMax }).catch((err: unknown) => {
       throw new AppError('task-output', `The result of the task cannot be read: ${describeOpenError(err)}.`);
     });
+    if (text === undefined) throw tooLarge();
     try {
-      // Declarations of files come on top of the result, and have a limit of their own.
-      if (sizeBytes > limits.resultBytesMax + limits.filesMax * 1_500) throw tooLarge();
-      return resultFile.parse(JSON.parse(await handle.readFile('utf8')));
+      return resultFile.parse(JSON.parse(text));
     } catch (err) {
-      if (err instanceof AppError) throw err;
       throw new AppError(
         'task-output',
         'The result of the task is not the JSON document that its host should have written.',
         { cause: err },
       );
-    } finally {
-      await handle.close();
     }
   }
 
@@ -99,17 +98,15 @@ export function createOutputStore(options: {
     const stored: StoredOutput[] = [];
     try {
       for (const file of declared) {
-        const { handle, sizeBytes } = await openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
+        const opened = await disk.openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
           throw new AppError(
             'task-output',
             `The output file "${cleanName(file.name)}" cannot be taken: ${describeOpenError(err)}.`,
           );
         });
-        // Each read allocates this much, however little there is to read.
-        const source = handle.createReadStream({ highWaterMark: Math.min(readBytesMax, sizeBytes + 1) });
         stored.push({
           id: file.id,
-          ...(await storage.put(file.id, source, { sizeBytesMax: limits.fileBytesMax, signal })),
+          ...(await storage.putFile(file.id, opened, { sizeBytesMax: limits.fileBytesMax, signal })),
         });
       }
       return stored;

@@ -22,6 +22,7 @@ import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { createDiskThreads } from '#shared/disk/disk-threads.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import { createFsStorage } from './fs-storage.ts';
 import { describeStorage } from './storage-conformance.ts';
@@ -33,6 +34,18 @@ const run = promisify(execFile);
 describeStorage('the file system', async () => {
   const { dir, storage } = setup();
   return { storage, cleanUp: () => rm(dir, { recursive: true }) };
+});
+
+describeStorage('the file system with threads', async () => {
+  const { dir } = setup();
+  const threads = createDiskThreads();
+  return {
+    storage: createFsStorage({ dir: join(dir, 'files'), threads }),
+    async cleanUp() {
+      await threads.close();
+      await rm(dir, { recursive: true });
+    },
+  };
 });
 
 describe('on disk', () => {

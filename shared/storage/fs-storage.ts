@@ -12,15 +12,16 @@
  * and who reads the other keeps reading it.
  */
 import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
+import { closeSync, constants, createReadStream, type Stats } from 'node:fs';
 import { access, link, open, opendir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { crashPoint } from '#shared/crash-point.ts';
+import type { DiskThreads } from '#shared/disk/disk-threads.ts';
 import { isUuid } from '#shared/ids.ts';
 import { makeDirectory, syncDirectory } from './fs-directory.ts';
 import { codeOf, missingOr, storageError } from './fs-errors.ts';
-import { writeStream } from './fs-write.ts';
+import { tooLarge, writeStream } from './fs-write.ts';
 import type { Storage } from './storage.ts';
 
 /**
@@ -36,8 +37,19 @@ const readBytes = 256 * 1024;
 type PutOptions = Parameters<Storage['put']>[2];
 type Stored = Awaited<ReturnType<Storage['put']>>;
 
-/** The directory is made when first needed. It must be on one file system; scratch space on the same one saves copies. */
-export function createFsStorage({ dir }: { dir: string }): Storage {
+/** Larger files are streamed: a thread that copies one holds up the small ones behind it, and cannot be told to stop. */
+const threadBytesMax = 16 * 1024 * 1024;
+/** Each read of a stream allocates this much, however little there is to read. */
+const streamBytes = 1024 * 1024;
+
+/**
+ * The directory is made when first needed. It must be on one file system; scratch space on the same one saves copies.
+ * @param options.threads for small files that are already on disk; without them those are streamed as well.
+ */
+export function createFsStorage({ dir, threads }: { dir: string; threads?: DiskThreads }): Storage {
+  const call = threads?.load<typeof import('./fs-put-thread.ts')>(
+    new URL('./fs-put-thread.ts', import.meta.url),
+  );
   const partsDir = join(dir, 'parts');
   const made = new Map<string, Promise<void>>();
 
@@ -79,6 +91,35 @@ export function createFsStorage({ dir }: { dir: string }): Storage {
       // Someone removed a directory under us: the next put makes it again.
       if (codeOf(err) === 'ENOENT') made.clear();
       throw err === source.errored ? err : storageError(err);
+    }
+  }
+
+  async function putFile(
+    id: string,
+    file: { fd: number; sizeBytes: number },
+    options: PutOptions,
+  ): Promise<Stored> {
+    if (call === undefined || file.sizeBytes > threadBytesMax) {
+      const highWaterMark = Math.min(streamBytes, file.sizeBytes + 1);
+      return put(id, createReadStream('', { fd: file.fd, highWaterMark }), options);
+    }
+    const { sizeBytesMax, signal } = options;
+    const part = join(partsDir, `${id}.${randomBytes(6).toString('hex')}`);
+    let isTaken = false;
+    try {
+      const path = pathOf(id);
+      await ensure(partsDir);
+      await ensure(dirname(path));
+      signal?.throwIfAborted();
+      isTaken = true;
+      const stored = await call('putFile', { ...file, sizeBytesMax, part, path, mode: fileMode });
+      if (stored === undefined) throw tooLarge(sizeBytesMax);
+      return stored;
+    } catch (err) {
+      if (!isTaken) closeSync(file.fd);
+      await rm(part, { force: true }).catch(() => {});
+      if (codeOf(err) === 'ENOENT') made.clear();
+      throw storageError(err);
     }
   }
 
@@ -173,6 +214,7 @@ export function createFsStorage({ dir }: { dir: string }): Storage {
 
   return {
     put,
+    putFile,
     read,
     async stat(id) {
       const stats = await statOf(id);

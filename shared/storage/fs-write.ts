@@ -66,7 +66,7 @@ export async function writeStream(
 }
 
 /** The message names the option that a client meets: every `sizeBytesMax` above it comes from there. */
-function tooLarge(sizeBytesMax: number): AppError {
+export function tooLarge(sizeBytesMax: number): AppError {
   return new AppError(
     'content-too-large',
     `The file is larger than ${sizeBytesMax} bytes (WINDLASS_FILE_BYTES_MAX).`,

@@ -1,6 +1,6 @@
 /** What every storage driver promises; a driver's test calls this with a way to make one. */
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, openSync, readlinkSync, writeFileSync } from 'node:fs';
 import { chmod, lstat, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AppError } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { StoredFileMissingError, type Storage } from './storage.ts';
 
 export interface StorageUnderTest {
@@ -18,6 +19,14 @@ export interface StorageUnderTest {
 }
 
 const MiB = 1024 * 1024;
+
+function isOpen(fd: number, path: string): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === path;
+  } catch {
+    return false;
+  }
+}
 
 export function describeStorage(name: string, create: () => Promise<StorageUnderTest>): void {
   describe(`${name} keeps the promises of a storage`, () => {
@@ -134,6 +143,50 @@ export function describeStorage(name: string, create: () => Promise<StorageUnder
       });
       expect(source.destroyed, 'the source is closed').toBe(true);
       await expectNothingUnder(larger);
+    });
+
+    describe('of a file that is on disk already', () => {
+      const putFile = async (bytes: Buffer, sizeBytesMax = 64 * MiB, sizeBytes = bytes.length) => {
+        const path = join(scratch, randomBytes(6).toString('hex'));
+        writeFileSync(path, bytes);
+        const fd = openSync(path, 'r');
+        const id = uuidv7();
+        const stored = await storage
+          .putFile(id, { fd, sizeBytes }, { sizeBytesMax })
+          .catch((err: unknown) => err);
+        await waitFor(() => (isOpen(fd, path) ? undefined : true), { what: 'the file to be closed' });
+        return { id, stored };
+      };
+
+      test.for([0, 1, MiB, 3 * MiB + 5, 17 * MiB])('%d bytes are stored with their SHA-256', async (size) => {
+        const bytes = randomBytes(size);
+        const { id, stored } = await putFile(bytes);
+        expect(stored).toEqual({ sizeBytes: size, sha256: sha256(bytes) });
+        expect((await readAll(id)).equals(bytes)).toBe(true);
+      });
+
+      test('one that has grown since it was looked at is stored whole, or refused by the limit', async () => {
+        const bytes = randomBytes(MiB);
+        const { id, stored } = await putFile(bytes, 64 * MiB, 10);
+        expect(stored).toMatchObject({ sha256: sha256(bytes) });
+        expect((await readAll(id)).equals(bytes)).toBe(true);
+        const refused = await putFile(bytes, MiB - 1, 10);
+        expect(refused.stored).toMatchObject({ code: 'content-too-large' });
+        await expectNothingUnder(refused.id);
+      });
+
+      test('an abort before it began leaves nothing, and the file closed', async () => {
+        const path = join(scratch, 'file');
+        writeFileSync(path, 'x');
+        const fd = openSync(path, 'r');
+        const id = uuidv7();
+        const signal = AbortSignal.abort(new Error('cancelled'));
+        await expect(
+          storage.putFile(id, { fd, sizeBytes: 1 }, { sizeBytesMax: MiB, signal }),
+        ).rejects.toThrow('cancelled');
+        await waitFor(() => (isOpen(fd, path) ? undefined : true), { what: 'the file to be closed' });
+        await expectNothingUnder(id);
+      });
     });
 
     test('an abort while the source is silent ends the put with the reason, and leaves nothing', async () => {

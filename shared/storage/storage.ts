@@ -20,6 +20,15 @@ export interface Storage {
     source: Readable,
     options: { sizeBytesMax: number; signal?: AbortSignal },
   ): Promise<{ sizeBytes: number; sha256: string }>;
+  /**
+   * As `put`, of a file that is open for reading, from where it stands to its end. Closes it, whatever happens.
+   * @param file.sizeBytes what it should have; it may have changed since.
+   */
+  putFile(
+    id: string,
+    file: { fd: number; sizeBytes: number },
+    options: { sizeBytesMax: number; signal?: AbortSignal },
+  ): Promise<{ sizeBytes: number; sha256: string }>;
   /** The bytes from `start` to `end` (both inclusive, like HTTP ranges). @throws StoredFileMissingError */
   read(id: string, range?: { start: number; end: number }): Promise<Readable>;
   /** @throws StoredFileMissingError */

@@ -137,7 +137,7 @@ test.concurrent('F46: a job that kills its process every time fails as crashed, 
   }));
 
 test.concurrent('F46: a task gets no more memory than its limit; what it is refused is an ordinary error', () =>
-  withSystem({ env: { WINDLASS_HOST_MEMORY_MAX: String(64 * 1024 * 1024) } }, async (system) => {
+  withSystem({ env: { WINDLASS_HOST_MEMORY_MAX: String(160 * 1024 * 1024) } }, async (system) => {
     await system.startWorker();
     const [greedy, modest] = [
       await system.submit('test.crash', { how: 'memory' }),

@@ -12,6 +12,7 @@ import { jobStates, transitions } from '#shared/domain/job.ts';
 import { createLogger } from '#shared/log.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { createJanitor } from '#worker/services/janitor.ts';
+import { blockingDisk } from './blocking-disk.ts';
 import { findTaskProcesses } from './find-processes.ts';
 import type { ServiceWorld } from './service.ts';
 import { waitFor } from './wait-for.ts';
@@ -51,6 +52,7 @@ async function sweepEverything({ dataDir }: ServiceWorld, db: Db): Promise<void>
   const janitor = createJanitor({
     db,
     storage: createFsStorage({ dir: join(dataDir, 'files') }),
+    disk: blockingDisk,
     scratchRoot: join(dataDir, 'scratch'),
     idempotencyMs: 86_400_000,
     log: createLogger({ service: 'check-history', level: 'silent' }),

@@ -8,6 +8,7 @@ import { uuidv7 } from '#shared/ids.ts';
 import { createLogger } from '#shared/log.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { orphanAgeMs } from '#shared/storage/storage.ts';
+import { blockingDisk } from '#test/support/blocking-disk.ts';
 import { createWorld } from '#test/support/world.ts';
 import { createJanitor } from './janitor.ts';
 
@@ -64,7 +65,14 @@ async function withStored(work: (stored: Stored) => Promise<void>): Promise<void
     await vi.waitFor(async () => expect((await left()).parts).toBe(1));
     const log = createLogger({ service: 'janitor-test', level: 'silent' });
     await work({
-      janitor: createJanitor({ db, storage, scratchRoot, idempotencyMs: 86_400_000, log }),
+      janitor: createJanitor({
+        db,
+        storage,
+        disk: blockingDisk,
+        scratchRoot,
+        idempotencyMs: 86_400_000,
+        log,
+      }),
       left,
     });
     source.destroy();

@@ -22,8 +22,8 @@ import { listLiveWorkers } from '#shared/db/workers.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import type { Logger } from '#shared/log.ts';
 import { orphanAgeMs, type Storage } from '#shared/storage/storage.ts';
+import type { Disk } from '../disk.ts';
 import { killOrphansOfDeadWorkers } from '../task-host/processes.ts';
-import { removeTree } from '../task-host/remove-tree.ts';
 import { createLoop, type Loop } from './loop.ts';
 
 const everyMs = 60_000;
@@ -45,11 +45,12 @@ export interface Janitor extends Loop {
 export function createJanitor(options: {
   db: Db;
   storage: Storage;
+  disk: Pick<Disk, 'removeTree'>;
   scratchRoot: string;
   idempotencyMs: number;
   log: Logger;
 }): Janitor {
-  const { db, storage, scratchRoot, idempotencyMs, log } = options;
+  const { db, storage, disk, scratchRoot, idempotencyMs, log } = options;
   let nextSweepMs = 0;
   let batchesAfter = firstId;
 
@@ -126,7 +127,7 @@ export function createJanitor(options: {
         () => 0,
       );
       if (live.has(name) || age < ageMs) continue;
-      await removeTree(path);
+      await disk.removeTree(path);
       deleted += 1;
     }
     return deleted;

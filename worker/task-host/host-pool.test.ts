@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { blockingDisk } from '#test/support/blocking-disk.ts';
 import { expect, onTestFinished, test } from 'vitest';
 import { createLogger } from '#shared/log.ts';
 import { createHostPool } from './host-pool.ts';
@@ -34,6 +35,7 @@ function startPool({ size }: { size: number }) {
   const pool = createHostPool({
     size,
     dir,
+    disk: blockingDisk,
     limits: { memoryMax: 2 ** 31, fileBytesMax: 2 ** 30, jobsMax: 100, recycleRss: 2 ** 30 },
     uidBase: undefined,
     compileCache: undefined,

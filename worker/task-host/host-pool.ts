@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from '#shared/log.ts';
-import { removeTree } from './remove-tree.ts';
+import type { Disk } from '../disk.ts';
 import { createHostDir } from './scratch.ts';
 import { spawnHost, type HostLimits, type TaskHost } from './host.ts';
 
@@ -28,6 +28,7 @@ export interface HostPool {
 export function createHostPool(options: {
   size: number;
   dir: string;
+  disk: Pick<Disk, 'removeTree'>;
   limits: HostLimits;
   /** Hosts run as this user id plus their slot; undefined where ids cannot be changed. */
   uidBase: number | undefined;
@@ -35,7 +36,7 @@ export function createHostPool(options: {
   compileCache: string | undefined;
   log: Logger;
 }): HostPool {
-  const { size, dir, limits, uidBase, compileCache, log } = options;
+  const { size, dir, disk, limits, uidBase, compileCache, log } = options;
   const freeSlots = Array.from({ length: size + 1 }, (_, index) => index);
   const idle: TaskHost[] = [];
   const slotOf = new Map<TaskHost, number>();
@@ -68,7 +69,7 @@ export function createHostPool(options: {
     const ended = host
       .kill()
       .then(() => Promise.all(uncleared.get(host) ?? new Set<Promise<void>>()))
-      .then(async () => void (await removeTree(host.dir)))
+      .then(async () => void (await disk.removeTree(host.dir)))
       .finally(() => {
         uncleared.delete(host);
         const slot = slotOf.get(host);

@@ -17,21 +17,9 @@
  *
  * What a host owns it may replace at any moment, by a symbolic link for example, and the worker has rights that hosts
  * do not have. So the worker changes modes and owners only in directories that belong to itself, trusts what
- * it opened and not the path it opened it by, and goes down a host's tree by descriptors.
+ * it opened and not the path it opened it by (run-files.ts), and goes down a host's tree by descriptors (remove-tree.ts).
  */
-import {
-  chmod,
-  chown,
-  lchown,
-  lstat,
-  mkdir,
-  open,
-  readlink,
-  realpath,
-  stat,
-  type FileHandle,
-} from 'node:fs/promises';
-import { constants } from 'node:fs';
+import { chmod, chown, mkdir, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 export interface WorkerScratch {
@@ -81,74 +69,8 @@ export function homeOf(hostDir: string): string {
   return join(hostDir, 'home');
 }
 
-export interface RunDir {
-  readonly dir: string;
-  readonly inDir: string;
-  readonly outDir: string;
-  /** Gives the directory to the host; called when the inputs are in place. */
-  handOver(): Promise<void>;
-}
-
-export async function createRunDir(hostDir: string, name: string, uid: number | undefined): Promise<RunDir> {
-  const dir = join(hostDir, name);
-  const inDir = join(dir, 'in');
-  const outDir = join(dir, 'out');
-  // Nobody else's until it is handed over.
-  await mkdir(dir, { mode: 0o700 });
-  await mkdir(inDir);
-  await chmod(inDir, 0o755);
-  await mkdir(outDir);
-  return {
-    dir,
-    inDir,
-    outDir,
-    async handOver() {
-      await own(outDir, 0o2770, uid);
-      await own(dir, 0o2770, uid);
-    },
-  };
-}
-
 /** The mode first: afterwards it is another user's directory, and changing it would need a right we gave up. */
 async function own(path: string, mode: number, uid: number | undefined): Promise<void> {
   await chmod(path, mode);
   if (uid !== undefined) await chown(path, uid, process.getgid?.() ?? uid);
-}
-
-/**
- * Opens a file that a task wrote, for reading, if it is a plain file where it should be: no link to follow, no pipe to
- * wait on. `path` must be without symbolic links, as the directories of this file are.
- * @throws Error that says what it is instead.
- */
-export async function openTaskFile(path: string): Promise<{ handle: FileHandle; sizeBytes: number }> {
-  const found = await lstat(path);
-  if (!found.isFile()) throw new Error('it is not a plain file');
-  const handle = await openPrivate(path);
-  try {
-    const opened = await handle.stat();
-    if (!opened.isFile()) throw new Error('it changed while it was being read');
-    if (opened.nlink > 1) throw new Error('it is a hard link to another file');
-    await assertOpenedAt(handle, path);
-    return { handle, sizeBytes: opened.size };
-  } catch (err) {
-    await handle.close();
-    throw err;
-  }
-}
-
-async function openPrivate(path: string): Promise<FileHandle> {
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  return open(path, flags).catch(async (err: unknown) => {
-    // A tool made it private to the host's user.
-    if (process.getuid?.() !== 0) throw err;
-    await lchown(path, 0, process.getgid?.() ?? 0);
-    return open(path, flags);
-  });
-}
-
-/** O_NOFOLLOW speaks of the last part of a path only: a directory before it may have become a link into the storage. */
-async function assertOpenedAt(handle: FileHandle, path: string): Promise<void> {
-  if (process.platform !== 'linux') return;
-  if ((await readlink(`/proc/self/fd/${handle.fd}`)) !== path)
-    throw new Error('it is not where it should be');
 }
