@@ -141,7 +141,7 @@ export async function insertPendingFiles(
       SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
       FROM unsynced CROSS JOIN jobs j
       CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
-      WHERE j.id = $1 AND j.fence = $2 AND j.worker_id = $4 AND j.state = 'active'`,
+      WHERE j.id = $1 AND j.fence = $2 AND j.worker_id = $4 AND (j.state = 'active') IS TRUE`,
     values: [run.jobId, run.fence, JSON.stringify(files), run.workerId],
   });
   return rowCount === files.length;

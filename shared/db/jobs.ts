@@ -159,7 +159,7 @@ export async function saveProgress(
     `WITH ${unsynced}
      UPDATE jobs j SET progress = jsonb_build_object('percent', p.percent, 'message', p.message)
      FROM unsynced CROSS JOIN json_to_recordset($1::json) AS p("jobId" uuid, "fence" bigint, "percent" float8, "message" text)
-     WHERE j.id = p."jobId" AND j.fence = p.fence AND j.state = 'active'`,
+     WHERE j.id = p."jobId" AND j.fence = p.fence AND (j.state = 'active') IS TRUE`,
     [JSON.stringify(items)],
   );
 }

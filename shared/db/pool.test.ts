@@ -38,6 +38,7 @@ test('a statement planned while the tables were empty reads no table from end to
   );
   expect(settle).toContain('Index Scan using jobs_pkey on jobs');
   expect(settle).not.toMatch(/Seq Scan on (jobs|job_inputs|files)/);
+  expect(settle, 'all active jobs, for each of the group').not.toContain('jobs_active');
   await db.end();
   await world.dispose();
 

@@ -52,7 +52,8 @@ function keyOf({ jobId, fence }: { jobId: string; fence: number }): string {
 
 // One pass: the rows are found by their key in the order of the items, which is the order of ids, locked and updated;
 // `old` gives what the update takes away. A cancel that arrived after the worker decided to run the job again still
-// ends it: `j` is the row as it is when the lock is held. Output files are rare, and a statement without that part
+// ends it: `j` is the row as it is when the lock is held. `IS TRUE` keeps the planner from reading all active jobs for each of the
+// group instead. Output files are rare, and a statement without that part
 // costs a fifth less.
 const settleSql = ({ withOutputs }: { withOutputs: boolean }) => `
 WITH ended AS (
@@ -73,7 +74,7 @@ WITH ended AS (
       $8::integer[], $9::text[], $10::uuid[]${withOutputs ? ', $11::jsonb[]' : ''})
     AS i(id, fence, state, result, error, delay_ms, attempts_used, crashes, outcome, worker_id${withOutputs ? ', outputs' : ''})
   JOIN jobs old ON old.id = i.id
-  WHERE j.id = i.id AND j.fence = i.fence AND j.state = 'active' AND j.worker_id = i.worker_id
+  WHERE j.id = i.id AND j.fence = i.fence AND (j.state = 'active') IS TRUE AND j.worker_id = i.worker_id
   RETURNING j.id, j.fence, j.tenant_id, j.state, j.has_dependants, i.worker_id, old.started_at, i.outcome, j.error, j.expires_at${withOutputs ? ', i.outputs' : ''}
 ), attempt AS (
   INSERT INTO attempts (job_id, tenant_id, fence, worker_id, started_at, finished_at, outcome, error)
