@@ -143,7 +143,7 @@ test.each([
   }
 });
 
-test('statistics of queues read no more than they count, however much waits and whatever the planner believes', async () => {
+test('F40: statistics of queues read no more than they count, however much waits and whatever the planner believes', async () => {
   await ensureQueues(db, ['q']);
   const insertWaiting = (count: number) =>
     db.query(
