@@ -2,16 +2,16 @@ import { cleanText } from '#shared/domain/text.ts';
 import type { HandlerOf, InputFile } from '#shared/tasks/define-task.ts';
 import { compact } from './compact.ts';
 import { contradicts } from './contradicts.ts';
-import type { DecodedText } from './decode-text.ts';
-import { detectType, headBytes, type DetectedType } from './detect-type.ts';
-import { findTable } from './find-table.ts';
+import type { DecodedText } from '#shared/file-types/decode-text.ts';
+import { detectType, headBytes, type DetectedType } from '#shared/file-types/detect-type.ts';
+import { findTable } from '#shared/file-types/find-table.ts';
 import { hashFile } from './hash-file.ts';
 import { imageTypes, inspectImage } from './inspect-image.ts';
 import { inspectMedia } from './inspect-media.ts';
 import { inspectPdf } from './inspect-pdf.ts';
 import { inspectZip } from './inspect-zip.ts';
 import { lineEnding } from './line-ending.ts';
-import { readPart } from './read-part.ts';
+import { readPart } from '#shared/file-types/read-part.ts';
 import type { Inspection, task } from './task.ts';
 
 /** Everything but the checksums reads headers only, so that a hostile file costs no more than an honest one. */

@@ -1,4 +1,4 @@
-import { readPart } from './read-part.ts';
+import { readPart } from '#shared/file-types/read-part.ts';
 import type { Inspection } from './task.ts';
 
 /** Read from the beginning and from the end; what lies between are pictures and fonts. */

@@ -5,7 +5,7 @@
  * The end record lies behind everything, followed by a comment of up to 64 KiB; it says where the directory is.
  */
 import { cleanText } from '#shared/domain/text.ts';
-import { readPart } from './read-part.ts';
+import { readPart } from '#shared/file-types/read-part.ts';
 import type { Inspection } from './task.ts';
 
 const endRecordBytes = 22;
