@@ -49,6 +49,7 @@ export function createExecuteInHost(options: {
           attempt: job.attemptsUsed + 1,
           input: job.input,
           files,
+          limits: outputStore.limits,
           runDir: runDir.dir,
         },
         { signal: run.signal, softSignal: run.softSignal, onProgress: reports.progress, onLog: reports.log },

@@ -26,7 +26,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
   const { sizeBytes, sha256 } = await storage.put(stored, Readable.from([Buffer.from('bytes')]), {
     sizeBytesMax: 100,
   });
-  const limits = { resultBytesMax: 100, filesMax: 1, fileBytesMax: 100 };
+  const limits = { resultBytesMax: 100, outputFilesMax: 1, outputFileBytesMax: 100 };
   const dir = join(root, 'inline');
   const execute = createExecuteInline({
     db,

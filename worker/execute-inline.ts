@@ -64,6 +64,7 @@ export function createExecuteInline(options: {
         attempt: job.attemptsUsed + 1,
         input: job.input,
         files,
+        limits: outputStore.limits,
       },
       {
         signal: run.signal,

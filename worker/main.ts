@@ -190,8 +190,8 @@ const outputStore = createOutputStore({
   disk,
   limits: {
     resultBytesMax: config.WINDLASS_RESULT_BYTES_MAX,
-    filesMax: config.WINDLASS_OUTPUT_FILES_MAX,
-    fileBytesMax: config.WINDLASS_FILE_BYTES_MAX,
+    outputFilesMax: config.WINDLASS_OUTPUT_FILES_MAX,
+    outputFileBytesMax: config.WINDLASS_FILE_BYTES_MAX,
   },
 });
 const { SMTP_URL, SMTP_FROM, SMTP_FROM_DOMAINS, SMTP_REQUIRE_TLS } = config;

@@ -26,7 +26,7 @@ test('an output that was never written is named as such, without a path of ours'
     db,
     storage: createFsStorage({ dir: join(dir, 'files') }),
     disk: blockingDisk,
-    limits: { resultBytesMax: 1_000, filesMax: 10, fileBytesMax: 1_000 },
+    limits: { resultBytesMax: 1_000, outputFilesMax: 10, outputFileBytesMax: 1_000 },
   });
   const id = '019abc00-0000-7000-8000-000000000000';
   const collected = store.collect({

@@ -12,12 +12,15 @@ import { AppError } from '#shared/errors.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { createFileRefFinder } from '#shared/tasks/file-refs.ts';
+import type { OutputLimits } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
 import type { Disk } from './disk.ts';
 import { throughOutages } from './through-outages.ts';
 import { resultFile, type OutputDeclaration } from './task-host/protocol.ts';
 
 export interface OutputStore {
+  /** Handlers are told them. */
+  readonly limits: OutputLimits;
   /** What a task host wrote: result and declarations. @throws AppError `result-too-large` or `task-output`. */
   read(dir: string): Promise<z.infer<typeof resultFile>>;
   /**
@@ -43,14 +46,14 @@ export function createOutputStore(options: {
   db: Db;
   storage: Storage;
   disk: Disk;
-  limits: { resultBytesMax: number; filesMax: number; fileBytesMax: number };
+  limits: OutputLimits;
 }): OutputStore {
   const { db, storage, disk, limits } = options;
 
   async function read(dir: string): Promise<z.infer<typeof resultFile>> {
     const path = join(dir, 'result.json');
     // Declarations of files come on top of the result, and have a limit of their own.
-    const bytesMax = limits.resultBytesMax + limits.filesMax * 1_500;
+    const bytesMax = limits.resultBytesMax + limits.outputFilesMax * 1_500;
     const text = await disk.readTaskFile({ path, bytesMax }).catch((err: unknown) => {
       throw new AppError('task-output', `The result of the task cannot be read: ${describeOpenError(err)}.`);
     });
@@ -106,7 +109,7 @@ export function createOutputStore(options: {
         });
         stored.push({
           id: file.id,
-          ...(await storage.putFile(file.id, opened, { sizeBytesMax: limits.fileBytesMax, signal })),
+          ...(await storage.putFile(file.id, opened, { sizeBytesMax: limits.outputFileBytesMax, signal })),
         });
       }
       return stored;
@@ -127,6 +130,7 @@ export function createOutputStore(options: {
   }
 
   return {
+    limits,
     discard,
     read,
     async collect({ run, definition, inputFileIds, returned, outDir, signal }) {
@@ -144,10 +148,10 @@ export function createOutputStore(options: {
           'task-output',
           `The result has a NUL character or half a surrogate pair at ${unstorable}.`,
         );
-      if (declared.length > limits.filesMax) {
+      if (declared.length > limits.outputFilesMax) {
         throw new AppError(
           'task-output',
-          `The task made ${declared.length} output files; at most ${limits.filesMax} are taken (WINDLASS_OUTPUT_FILES_MAX).`,
+          `The task made ${declared.length} output files; at most ${limits.outputFilesMax} are taken (WINDLASS_OUTPUT_FILES_MAX).`,
         );
       }
       if (new Set(declared.map((file) => file.id)).size !== declared.length)

@@ -37,6 +37,7 @@ test('a run whose end cannot be written gives its task host back, and is over', 
   const disposed: string[] = [];
   const runs = createRuns();
   const refuse = () => Promise.reject(new Error('relation "attempts" does not exist'));
+  const limits = { outputFilesMax: 1, outputFileBytesMax: 1, resultBytesMax: 1 };
   const execute = async () => ({
     end: { type: 'returned' as const },
     collect: async () => ({ result: null, outputs: [] }),
@@ -55,7 +56,7 @@ test('a run whose end cannot be written gives its task host back, and is over', 
       dropProgress: () => {},
       flush: async () => {},
     }),
-    outputStore: { read: refuse, collect: refuse, discard: async () => {} },
+    outputStore: { limits, read: refuse, collect: refuse, discard: async () => {} },
     signals: { ended: () => {}, cancel: () => {} },
     onKeyFreed: () => {},
     endingMax: 0,

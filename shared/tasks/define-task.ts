@@ -7,7 +7,7 @@
 import { z } from 'zod';
 import type { TaskContext } from './task-context.ts';
 
-export type { TaskContext, InputFile, OutputFile, InlineTaskContext } from './task-context.ts';
+export type { TaskContext, InputFile, OutputFile, OutputLimits, InlineTaskContext } from './task-context.ts';
 export { InvalidInputError, NotNowError } from './task-errors.ts';
 export { z } from 'zod';
 

@@ -30,6 +30,17 @@ export interface TaskContext {
   output(name: string, options: { mediaType: string }): OutputFile;
   /** An empty directory of this run for temporary files; deleted afterwards. */
   readonly scratchDir: string;
+  /** What may come out. A run that goes beyond fails for good when it ends; a handler that looks can say so at once. */
+  readonly limits: OutputLimits;
+}
+
+export interface OutputLimits {
+  /** WINDLASS_OUTPUT_FILES_MAX */
+  readonly outputFilesMax: number;
+  /** WINDLASS_FILE_BYTES_MAX */
+  readonly outputFileBytesMax: number;
+  /** WINDLASS_RESULT_BYTES_MAX, of the result as JSON. */
+  readonly resultBytesMax: number;
 }
 
 export interface InputFile {

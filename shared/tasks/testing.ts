@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import type { z } from 'zod';
 import type { TaskDefinition } from './define-task.ts';
-import type { InlineTaskContext, InputFile } from './task-context.ts';
+import type { InlineTaskContext, InputFile, OutputLimits } from './task-context.ts';
 import { EffectUnknownError } from './task-errors.ts';
 
 export interface TaskRunOptions<Input extends z.ZodType, Output extends z.ZodType> {
@@ -31,6 +31,8 @@ export interface TaskRunOptions<Input extends z.ZodType, Output extends z.ZodTyp
   readonly attempt?: number;
   /** Settings of an inline task, for example `{ SMTP_URL: … }`. */
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** Default: those of a service without settings. */
+  readonly limits?: Partial<OutputLimits>;
   /** Pass the same map to a second run to see what a retry does. */
   readonly effects?: Map<string, RecordedEffect>;
   /** Pass the same map to a second run to see what the task remembers. */
@@ -142,6 +144,13 @@ async function placeFiles(dir: string, files: readonly TestFile[]): Promise<Map<
   return placed;
 }
 
+/** The defaults of shared/config.ts, which is read by processes of the service only. */
+const defaultLimits: OutputLimits = {
+  outputFilesMax: 1_000,
+  outputFileBytesMax: 5 * 1024 ** 3,
+  resultBytesMax: 256 * 1024,
+};
+
 type StartedOutput = Omit<RecordedOutput, 'bytes'> & { readonly path: string };
 
 interface Recorded {
@@ -155,7 +164,7 @@ async function createContext(
   files: ReadonlyMap<string, InputFile>,
   options: Pick<
     TaskRunOptions<z.ZodType, z.ZodType>,
-    'signal' | 'softSignal' | 'onProgress' | 'attempt' | 'settings' | 'effects' | 'memory'
+    'signal' | 'softSignal' | 'onProgress' | 'attempt' | 'settings' | 'limits' | 'effects' | 'memory'
   >,
 ): Promise<{ ctx: InlineTaskContext; recorded: Recorded }> {
   const scratchDir = join(dir, 'scratch');
@@ -172,6 +181,7 @@ async function createContext(
     softSignal: options.softSignal ?? new AbortController().signal,
     scratchDir,
     settings: options.settings ?? {},
+    limits: { ...defaultLimits, ...options.limits },
     progress(percent, message) {
       if (!(percent >= 0 && percent <= 100)) throw new Error(`Progress ${percent} is not within 0 to 100.`);
       recorded.progress.push({ percent, message });

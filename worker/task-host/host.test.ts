@@ -73,6 +73,7 @@ function runTask(
       attempt: 1,
       input,
       files: [],
+      limits: { outputFilesMax: 10, outputFileBytesMax: 1_000, resultBytesMax: 1_000 },
       runDir,
     },
     {

@@ -3,6 +3,7 @@
  * host's side runs untrusted bytes, so the worker limits the length of a line, checks the shape of every message,
  * and reads the result from a file whose size it has looked at.
  */
+import type { OutputLimits } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
 
 /** Longest line that a host may send. Results are not sent over the socket. */
@@ -24,6 +25,7 @@ export interface RunMessage {
     readonly sizeBytes: number;
     readonly sha256: string;
   }[];
+  readonly limits: OutputLimits;
   readonly runDir: string;
 }
 

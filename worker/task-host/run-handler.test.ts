@@ -47,6 +47,7 @@ async function run(handler: string) {
       attempt: 1,
       input: {},
       files: [],
+      limits: { outputFilesMax: 10, outputFileBytesMax: 1_000, resultBytesMax: 1_000 },
     },
     {
       signal: new AbortController().signal,

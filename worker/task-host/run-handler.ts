@@ -68,6 +68,7 @@ function createContext(
     softSignal: io.softSignal,
     progress: io.progress,
     log: io.log,
+    limits: run.limits,
     get scratchDir() {
       return io.scratchDir();
     },
