@@ -36,6 +36,9 @@ function texts(run: Run): [string, string][] {
   return run.result.files.map(({ file, path }) => [path, run.output(file).bytes.toString()]);
 }
 
+/** Without what came out, which nobody wants to see when a bomb went off. */
+const refused = async (bytes: Buffer): Promise<ExtractResult> => (await extract(bytes)).result;
+
 const refusal = (message: RegExp) =>
   expect.objectContaining({ name: 'InvalidInputError', message: expect.stringMatching(message) as string });
 
@@ -43,6 +46,9 @@ const png = Buffer.from(
   'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==',
   'base64',
 );
+
+/** Larger than any buffer on the way. */
+const noise = Buffer.from(Array.from({ length: 2_000_001 }, (_, index) => (index * (index >> 7)) % 251));
 
 const parts = [
   { name: 'b.txt', bytes: 'second comes first' },
@@ -113,6 +119,19 @@ describe('archive.extract', () => {
       expect(run.progress.at(-1)?.percent).toBe(100);
     },
   );
+
+  it.each([
+    ['zip, deflated', async (file: ZipPart) => makeZip([file])],
+    ['zip, stored', async (file: ZipPart) => makeZip([{ ...file, method: 0 }])],
+    ['tar', async () => makeTar([{ name: 'noise', bytes: noise }])],
+    ['tar.gz', async () => gzipSync(await makeTar([{ name: 'noise', bytes: noise }]))],
+    ['gzip', async () => gzipSync(noise)],
+  ])('%s: a file of many pieces comes out as it went in', async (_, make) => {
+    const run = await extract(await make({ name: 'noise', bytes: noise }));
+    expect(run.outputs).toHaveLength(1);
+    expect(run.outputs[0]?.bytes.equals(noise)).toBe(true);
+    expect(run.result.files[0]?.sizeBytes).toBe(noise.length);
+  });
 
   it.each([
     ['data.csv.gz', undefined, 'data.csv'],
@@ -219,7 +238,6 @@ describe('archive.extract', () => {
   it('stops when it is told to, and says so by what the signal holds', async () => {
     const controller = new AbortController();
     const reason = new Error('cancelled');
-    const noise = Buffer.from(Array.from({ length: 2_000_000 }, (_, index) => (index * index) % 251));
     for (const bytes of [
       makeZip([{ name: 'a', bytes: noise, method: 0 }]),
       await makeTar([{ name: 'a', bytes: noise }]),
@@ -338,7 +356,7 @@ describe('archive.extract: hostile archives', () => {
     // Not a single entry in it.
     ['tar.gz', async () => gzipSync(Buffer.concat([await makeTar([{ name: 'a' }]), zeros]))],
   ])('42.zip: a bomb (%s) is refused by its ratio', async (_, make) => {
-    await expect(extract(await make())).rejects.toEqual(
+    await expect(refused(await make())).rejects.toEqual(
       refusal(/more than 100 times its size \(`ratioMax`\)/),
     );
   });
@@ -347,7 +365,7 @@ describe('archive.extract: hostile archives', () => {
     const bytes = Buffer.alloc(1_000_000);
     const packed = deflateRawSync(bytes);
     const bomb = makeZip(Array.from({ length: 40 }, (_, index) => ({ name: `${index}`, bytes, packed })));
-    await expect(extract(bomb)).rejects.toEqual(refusal(/`ratioMax`/));
+    await expect(refused(bomb)).rejects.toEqual(refusal(/`ratioMax`/));
   });
 
   it('an honest archive of zeros comes out where it is small, or the job allows it', async () => {
@@ -390,6 +408,19 @@ describe('archive.extract: hostile archives', () => {
       { ...kernel, says: { offset: inner } },
     ]);
     await expect(extract(overlapping)).rejects.toEqual(refusal(/"q" overlaps/));
+  });
+
+  it('they are refused before the first file is written, also when nobody wants them', async () => {
+    const kernel = { bytes: Buffer.alloc(100_000), says: { offset: 30 + 5 + 5 } };
+    const zip = makeZip([
+      { name: 'a.txt', bytes: 'hello', method: 0 },
+      { ...kernel, name: 'b.bin' },
+      { ...kernel, name: 'c.bin' },
+    ]);
+    const progress: number[] = [];
+    const run = extract(zip, { include: '*.txt' }, { onProgress: (percent) => progress.push(percent) });
+    await expect(run).rejects.toEqual(refusal(/overlaps/));
+    expect(progress).toEqual([]);
   });
 
   it('an entry that reaches into the directory is refused, also by the length of its own header', async () => {
