@@ -12,6 +12,7 @@ import {
   type ServiceProcess,
 } from '#test/support/service.ts';
 import { waitFor } from '#test/support/wait-for.ts';
+import { zip } from '#test/fixtures/make/zip.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 
 const serviceId = 10_001;
@@ -86,6 +87,19 @@ describe.skipIf(obstacle !== undefined)(
           NoNewPrivs: '1',
         }),
       });
+    });
+
+    test('takes output files that a task moved there from its scratch directory', async () => {
+      const form = new FormData();
+      form.append('task', 'archive.extract');
+      form.append(
+        'file',
+        new Blob([new Uint8Array(zip([{ name: 'a.txt', bytes: Buffer.from('hi') }]))]),
+        'a.zip',
+      );
+      const accepted = await client.request('POST', '/v1/jobs', { body: form });
+      const job = await client.finished(((await accepted.json()) as { id: string }).id);
+      expect(job).toMatchObject({ state: 'succeeded', files: [{ name: 'a.txt', size: 2 }] });
     });
 
     test('says what is in the way where it cannot let its tasks through to their directories', async () => {
