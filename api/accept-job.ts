@@ -345,6 +345,7 @@ function asAccepted(
     error: null,
     progress: null,
     worker_id: null,
+    each_index: null,
     cancel_requested_at: null,
     cancel_reason: null,
     started_at: null,

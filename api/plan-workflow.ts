@@ -11,18 +11,36 @@ import {
   isNullable,
   isOptionalKey,
   keysOf,
+  listOf,
   shapesAt,
   shapesOf,
+  type Shape,
 } from '#shared/domain/schema-fit.ts';
-import { findRefs, orderSteps, workflowEdgesMax, type InputRef } from '#shared/domain/workflow.ts';
+import type { ItemPlace } from '#shared/domain/for-each.ts';
+import {
+  findRefs,
+  isPathPrefix,
+  orderSteps,
+  workflowEdgesMax,
+  type InputRef,
+} from '#shared/domain/workflow.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
 import type { ApiDeps } from './deps.ts';
 import { invalidInput, toFieldErrors } from './http/read-json.ts';
+import {
+  checkForEach,
+  filesOfItems,
+  findIndexMisfits,
+  findListMisfit,
+  type InputIssue,
+  toEachJob,
+  type ForEachRequest,
+} from './plan-for-each.ts';
 import type { ApiTask } from './task-catalog.ts';
 
-export interface StepRequest {
+export interface StepRequest extends ForEachRequest {
   readonly task: string;
   readonly input: unknown;
   /** As they were sent. */
@@ -35,6 +53,8 @@ export interface PlannedStep extends StepRequest {
   readonly name: string;
   readonly apiTask: ApiTask;
   readonly jobOptions: JobOptions;
+  /** Where the input takes something from the items of `forEach`. */
+  readonly places: readonly ItemPlace[];
   /** By the names of the steps that it waits for. */
   readonly edges: ReadonlyMap<string, { readonly on: DependsOn; readonly refs: readonly NewInputRef[] }>;
 }
@@ -76,12 +96,19 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
       found.parents.map((parent) => {
         const { edge, problems } = connect(steps, checked, found, parent);
         for (const { at, detail } of problems)
-          errors.push({ pointer: `/steps/${escape(name)}/input${toPointer(at)}`, detail });
+          errors.push({ pointer: `/steps/${escape(name)}${toPointer(at)}`, detail });
         return [parent, edge] as const;
       }),
     );
     const step = steps.get(name) as StepRequest;
-    return { ...step, name, apiTask: found.task as ApiTask, jobOptions: found.options as JobOptions, edges };
+    return {
+      ...step,
+      name,
+      apiTask: found.task as ApiTask,
+      jobOptions: found.options as JobOptions,
+      places: found.places,
+      edges,
+    };
   });
   throwIfAny(errors);
   return planned;
@@ -103,18 +130,24 @@ export function toJobs(
   return steps.flatMap((step) => {
     const id = newIds.get(step.name);
     if (id === undefined) return [];
-    const job = toNewJob(step.apiTask.definition, {
-      tenantId: options.tenantId,
-      input: step.input,
-      options: step.jobOptions,
-      inputFiles: step.apiTask.findFiles(step.input).map((ref) => ref.id),
-      retentionMs: deps.config.WINDLASS_JOB_RETENTION_MS,
-    });
+    const { tenantId } = options;
+    const workflow = { id: options.workflowId, step: step.name };
+    const retentionMs = deps.config.WINDLASS_JOB_RETENTION_MS;
+    const job =
+      step.forEach === undefined
+        ? toNewJob(step.apiTask.definition, {
+            tenantId,
+            input: step.input,
+            options: step.jobOptions,
+            inputFiles: step.apiTask.findFiles(step.input).map((ref) => ref.id),
+            retentionMs,
+          })
+        : toEachJob(step, { tenantId, workflow, previous: oldIds.get(step.name) ?? null, retentionMs });
     return {
       ...job,
       id,
       traceparent: options.traceparent,
-      workflow: { id: options.workflowId, step: step.name },
+      workflow,
       dependsOn: [...step.edges].flatMap(([name, edge]) => {
         const parentId = newIds.get(name) ?? oldIds.get(name);
         return parentId === undefined ? [] : [{ parentId, ...edge }];
@@ -130,9 +163,7 @@ export async function checkStepFiles(
   steps: readonly PlannedStep[],
 ): Promise<void> {
   const named = steps.flatMap((step) =>
-    step.apiTask
-      .findFiles(step.input)
-      .map((ref) => ({ id: ref.id, pointer: `/steps/${escape(step.name)}/input${ref.pointer}` })),
+    filesOf(step).map(({ id, pointer }) => ({ id, pointer: `/steps/${escape(step.name)}${pointer}` })),
   );
   if (named.length === 0) return;
   const missing = new Set(await listMissingFiles(deps.db, tenantId, [...new Set(named.map(({ id }) => id))]));
@@ -146,10 +177,20 @@ export async function checkStepFiles(
     throw new AppError('file-not-found', errors[0].detail, { errors: errors.slice(0, errorsMax) });
 }
 
+function filesOf(step: PlannedStep): { id: string; pointer: string }[] {
+  if (step.forEach !== undefined) return filesOfItems(step.apiTask, step);
+  return step.apiTask.findFiles(step.input).map(({ id, pointer }) => ({ id, pointer: `/input${pointer}` }));
+}
+
+/** A reference in the input, or in the list of `forEach`. */
+type StepRef = InputRef & { readonly in: 'input' | 'forEach' };
+
 interface CheckedStep {
   readonly task: ApiTask | undefined;
   readonly options: JobOptions | undefined;
-  readonly refs: readonly InputRef[];
+  readonly refs: readonly StepRef[];
+  readonly places: readonly ItemPlace[];
+  readonly isEach: boolean;
   /** Each once. */
   readonly parents: readonly string[];
 }
@@ -177,13 +218,34 @@ function checkStep(
     return false;
   };
   const after = step.after.filter((other, index) => known(other, `/after/${index}`));
-  const good = refs.filter((ref) => known(ref.from, `/input${toPointer(ref.at)}/$from`));
-
-  if (task !== undefined)
-    problems.push(
-      ...checkInput(task, step.input, [...refs.map((ref) => ref.at), ...badRefs.map(({ at }) => at)]),
+  const toCheck = (input: unknown, at: readonly (readonly string[])[]) =>
+    task === undefined ? [] : checkInput(task, input, [...at, ...badRefs.map((ref) => ref.at)]);
+  const each = step.forEach === undefined ? undefined : checkForEach(step, refs, toCheck);
+  const all: StepRef[] = [
+    ...refs.map((ref) => ({ ...ref, in: 'input' as const })),
+    ...(each?.refs ?? []).map((ref) => ({ ...ref, in: 'forEach' as const })),
+  ];
+  const good = all.filter((ref) => known(ref.from, `/${ref.in}${toPointer(ref.at)}/$from`));
+  if (each === undefined) {
+    const issues = toCheck(
+      step.input,
+      refs.map((ref) => ref.at),
     );
+    for (const { path, detail } of issues) problems.push({ pointer: `/input${toPointer(path)}`, detail });
+    for (const key of ['limit', 'optionalItems'] as const)
+      if (step[key] !== undefined)
+        problems.push({ pointer: `/${key}`, detail: `${key} is for steps with forEach.` });
+  } else {
+    problems.push(...each.problems);
+    if (task !== undefined && !Array.isArray(step.forEach))
+      problems.push(...findIndexMisfits(each.places, task.inputSchema));
+  }
   const options = jobOptions.safeParse(step.options ?? {});
+  if (options.data?.concurrencyKey !== undefined && step.limit !== undefined)
+    problems.push({
+      pointer: '/limit',
+      detail: 'The items have a concurrencyKey, which says how many run at once. Leave one of them out.',
+    });
   if (!options.success) problems.push(...toFieldErrors(options.error, '/options'));
   else {
     if (task !== undefined) problems.push(...findCeilingErrors(options.data, task.definition));
@@ -202,6 +264,8 @@ function checkStep(
     task,
     options: options.data,
     refs: good,
+    places: each?.places ?? [],
+    isEach: each !== undefined,
     parents: [...new Set([...after, ...good.map((ref) => ref.from)])],
     problems,
   };
@@ -211,19 +275,21 @@ function checkStep(
  * Checks what is known of an input already. Problems at a reference, and at what holds one, may be gone when the value is
  * there; a key that the task does not know is not.
  */
-function checkInput(task: ApiTask, input: unknown, at: readonly (readonly string[])[]): FieldError[] {
+function checkInput(task: ApiTask, input: unknown, at: readonly (readonly string[])[]): InputIssue[] {
   const parsed = task.definition.input.safeParse(input);
   if (parsed.success) return [];
   const issues = parsed.error.issues.filter((issue) => {
     const path = issue.path.map(String);
-    if (at.some((place) => isPrefix(place, path))) return false;
-    return issue.code === 'unrecognized_keys' || !at.some((place) => isPrefix(path, place));
+    if (at.some((place) => isPathPrefix(place, path))) return false;
+    return issue.code === 'unrecognized_keys' || !at.some((place) => isPathPrefix(path, place));
   });
-  return toFieldErrors({ issues }, '/input');
-}
-
-function isPrefix(short: readonly string[], long: readonly string[]): boolean {
-  return short.length <= long.length && short.every((part, index) => part === long[index]);
+  return issues.flatMap((issue) =>
+    toFieldErrors({ issues: [issue] }, '').map(({ pointer, detail }) => ({
+      path: toPath(pointer),
+      detail,
+      isUnknownKey: issue.code === 'unrecognized_keys',
+    })),
+  );
 }
 
 /** What ties a step to one that it waits for. */
@@ -237,26 +303,42 @@ function connect(
   problems: { at: readonly string[]; detail: string }[];
 } {
   const problems: { at: readonly string[]; detail: string }[] = [];
-  const output = shapesOf(checked.get(parent)?.task?.outputSchema);
+  const ofTask = shapesOf(checked.get(parent)?.task?.outputSchema);
+  const from = steps.get(parent);
+  const output = from?.forEach === undefined ? ofTask : listOf(ofTask, from.optionalItems === true);
   const input = shapesOf(step.task?.inputSchema);
   let canMiss = true;
+  // The job of a step with forEach has the input of its items in its own.
+  const inJob = (at: readonly string[]) => (step.isEach ? ['input', ...at] : at);
   const refs = step.refs
     .filter((ref) => ref.from === parent)
     .map((ref): NewInputRef => {
       const source = shapesAt(output, ref.path);
+      if (ref.in === 'forEach') {
+        const unknownPath = (items: readonly Shape[], path: readonly string[]) =>
+          describeUnknownPath(parent, items, path, ref.at.length === 0 ? 'An item of the result' : undefined);
+        const detail =
+          source.length === 0
+            ? describeUnknownPath(parent, output, ref.path)
+            : findListMisfit(ref, step.places, source, input, unknownPath);
+        if (detail !== undefined) problems.push({ at: ['forEach', ...ref.at], detail });
+        // Without the list, or a part of it, there is nothing to be done.
+        canMiss = false;
+        return { at: ['items', ...ref.at], path: ref.path, ifMissing: 'null' };
+      }
       const target = shapesAt(input, ref.at);
       const detail =
         source.length === 0 ? describeUnknownPath(parent, output, ref.path) : findMisfit(source, target);
       if (detail !== undefined)
         problems.push({
-          at: ref.at,
+          at: ['input', ...ref.at],
           detail: source.length === 0 ? detail : `The result of "${parent}" does not fit here: ${detail}.`,
         });
       const key = ref.at.at(-1);
       const canBeNull = isNullable(target);
       const canBeLeftOut = key !== undefined && isOptionalKey(shapesAt(input, ref.at.slice(0, -1)), key);
       if (!canBeNull && !canBeLeftOut) canMiss = false;
-      return { at: ref.at, path: ref.path, ifMissing: canBeNull || !canBeLeftOut ? 'null' : 'omit' };
+      return { at: inJob(ref.at), path: ref.path, ifMissing: canBeNull || !canBeLeftOut ? 'null' : 'omit' };
     });
   const isOptional = steps.get(parent)?.isOptional === true;
   return { edge: { on: isOptional && canMiss ? 'end' : 'success', refs }, problems };
@@ -264,8 +346,9 @@ function connect(
 
 function describeUnknownPath(
   parent: string,
-  output: ReturnType<typeof shapesOf>,
+  output: readonly Shape[],
   path: readonly string[],
+  what = 'The result',
 ): string {
   const wrong = path.findIndex((_, index) => shapesAt(output, path.slice(0, index + 1)).length === 0);
   const keys = keysOf(shapesAt(output, path.slice(0, wrong)));
@@ -276,7 +359,7 @@ function describeUnknownPath(
       : keys.length > 0
         ? ` It has ${keys.slice(0, 20).join(', ')}.`
         : '';
-  return `The result of "${parent}" has no "${path
+  return `${what} of "${parent}" has no "${path
     .slice(0, wrong + 1)
     .join('.')
     .slice(0, 200)}".${hint}`;
@@ -288,6 +371,13 @@ function throwIfAny(errors: readonly FieldError[]): void {
 
 function toPointer(path: readonly string[]): string {
   return path.map((part) => `/${escape(part)}`).join('');
+}
+
+function toPath(pointer: string): string[] {
+  return pointer
+    .split('/')
+    .slice(1)
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
 }
 
 function escape(part: string): string {

@@ -39,7 +39,11 @@ export const jobSchema = z
     schedule: z.string().nullable().describe('Key of the schedule that made it.'),
     batchId: z.uuid().nullable().describe('The batch that it was sent with.'),
     workflow: z
-      .object({ id: z.uuid(), step: z.string() })
+      .object({
+        id: z.uuid(),
+        step: z.string(),
+        item: z.int().nullable().describe('Which item of the list of the step (`forEach`), from 0.'),
+      })
       .nullable()
       .describe('The workflow that it is a step of.'),
     dependsOn: z
@@ -123,7 +127,7 @@ export function presentJob(
     workflow:
       row.workflow_id === null || row.workflow_step === null
         ? null
-        : { id: row.workflow_id, step: row.workflow_step },
+        : { id: row.workflow_id, step: row.workflow_step, item: row.each_index },
     dependsOn: dependencies.map((edge) => ({ job: edge.parent_id, on: edge.on_end })),
     cancelRequested: row.cancel_requested_at !== null,
     cancelReason: row.cancel_reason,

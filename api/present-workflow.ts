@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { StepRow, WorkflowRow } from '#shared/db/workflows.ts';
+import { forEachLimitDefault } from '#shared/domain/for-each.ts';
 import { jobStates, type JobState } from '#shared/domain/job.ts';
 import { workflowStateOf, workflowStates } from '#shared/domain/workflow.ts';
 
@@ -10,6 +11,19 @@ const stepSchema = z.object({
   task: z.string(),
   state: z.enum(jobStates).nullable().describe('Of the job; null when it was deleted.'),
   optional: z.boolean(),
+  forEach: z
+    .object({
+      total: z.int().nullable().describe('Items of the list; null until the step has looked at it.'),
+      counts: z
+        .object(Object.fromEntries(jobStates.map((state) => [state, z.int()])))
+        .catchall(z.int())
+        .describe('Items by the states of their jobs.'),
+      limit: z.int().nullable().describe('Items at once; null where their `concurrencyKey` says.'),
+      optionalItems: z.boolean(),
+      jobs: z.string().describe('Finds the jobs of the items.'),
+    })
+    .nullable()
+    .describe('How far a step with `forEach` is; null for other steps.'),
   after: z.array(z.string()).describe('All steps that it waits for, with those that its input names.'),
   result: z.unknown().describe('Null until the step succeeded.'),
   resultOmitted: z
@@ -71,6 +85,7 @@ export function presentWorkflow(row: WorkflowRow, steps: readonly StepRow[]): z.
           task: step.task,
           state: step.state,
           optional: step.is_optional,
+          forEach: presentForEach(step),
           after: [...step.after],
           result: step.result ?? null,
           resultOmitted: step.is_result_omitted,
@@ -83,15 +98,31 @@ export function presentWorkflow(row: WorkflowRow, steps: readonly StepRow[]): z.
   };
 }
 
+function presentForEach(step: StepRow): z.input<typeof stepSchema>['forEach'] {
+  if (step.for_each === null) return null;
+  return {
+    total: step.items_total,
+    counts: Object.fromEntries(jobStates.map((state) => [state, step.items_counts?.[state] ?? 0])),
+    limit: limitOf(step),
+    optionalItems: step.for_each.optionalItems,
+    jobs: `/v1/jobs?q=items:${step.job_id}`,
+  };
+}
+
+function limitOf({ for_each: forEach, options }: Pick<StepRow, 'for_each' | 'options'>): number | null {
+  return forEach?.limit ?? (options['concurrencyKey'] === undefined ? forEachLimitDefault : null);
+}
+
 /** A workflow as it was when it was accepted, also when it is asked for again by its idempotency key. */
 export function presentAccepted(
   workflow: { id: string; createdAt: Date },
-  steps: readonly (Pick<StepRow, 'name' | 'job_id' | 'task' | 'is_optional' | 'after'> & {
+  steps: readonly (Pick<StepRow, 'name' | 'job_id' | 'task' | 'is_optional' | 'after' | 'for_each'> & {
     options: unknown;
   })[],
 ): z.input<typeof workflowSchema> {
   const rows = steps.map((step) => ({
     ...step,
+    options: (step.options ?? {}) as StepRow['options'],
     state: acceptedState(step, workflow.createdAt),
     ...untouched,
   }));
@@ -111,6 +142,8 @@ const untouched = {
   error: null,
   started_at: null,
   finished_at: null,
+  items_total: null,
+  items_counts: null,
 } as const;
 
 function acceptedState(step: { after: readonly string[]; options: unknown }, createdAt: Date): JobState {

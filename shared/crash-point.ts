@@ -18,6 +18,9 @@ export const crashPoints = [
   'run.after-commit', // the result is committed, BullMQ does not know
   'bulk.before-commit', // a page of a bulk action is done and not committed
   'bulk.after-commit', // it is committed, and nobody was told
+  'each.before-commit', // jobs of some items of a step are made and not committed
+  'each.after-commit', // they are committed, and nobody was told
+  'each.before-collect', // all items have ended, nothing of their results was read
 ] as const;
 
 export type CrashPoint = (typeof crashPoints)[number];

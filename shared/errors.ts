@@ -115,6 +115,8 @@ export const errorTable = {
   'result-too-large': { status: 409, retryable: false, title: 'The result of the task is over its limit' },
   'input-missing': { status: 409, retryable: false, title: 'A file that the job needs no longer exists' },
   'parent-failed': { status: 409, retryable: false, title: 'A job that it waited for did not succeed' },
+  'too-many-items': { status: 409, retryable: false, title: 'The list of the step has too many items' },
+  'item-failed': { status: 409, retryable: false, title: 'An item of the step did not succeed' },
   'effect-unknown': {
     status: 409,
     retryable: false,

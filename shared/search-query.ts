@@ -51,6 +51,7 @@ const readers = {
   tag: (values) => ({ type: 'tag', tags: values }),
   schedule: (values) => ({ type: 'schedule', keys: values }),
   workflow: (values) => ({ type: 'workflow', ids: values.map((value) => readId(value, 'a workflow')) }),
+  items: (values) => ({ type: 'items', ids: values.map((value) => readId(value, 'the job of a step')) }),
   id: (values) => ({ type: 'id', ids: values.map((value) => readId(value, 'a job')) }),
   batch: (values) => ({ type: 'batch', ids: values.map((value) => readId(value, 'a batch')) }),
   created: (values) => ({ type: 'created', alternatives: values.map(readCreated) }),

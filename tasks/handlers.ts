@@ -6,4 +6,5 @@ export const handlers: Readonly<Record<string, () => Promise<{ default: unknown 
   'file.inspect': () => import('./file-inspect/handler.ts'),
   'image.resize': () => import('./image-resize/handler.ts'),
   'jobs.bulk': () => import('./jobs-bulk/handler.ts'),
+  'workflow.each': () => import('./workflow-each/handler.ts'),
 };

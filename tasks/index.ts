@@ -6,5 +6,6 @@ import { task as emailSend } from './email-send/task.ts';
 import { task as fileInspect } from './file-inspect/task.ts';
 import { task as imageResize } from './image-resize/task.ts';
 import { task as jobsBulk } from './jobs-bulk/task.ts';
+import { task as workflowEach } from './workflow-each/task.ts';
 
-export const builtInTasks: readonly TaskDefinition[] = [archiveExtract, dataQuery, emailSend, fileInspect, imageResize, jobsBulk];
+export const builtInTasks: readonly TaskDefinition[] = [archiveExtract, dataQuery, emailSend, fileInspect, imageResize, jobsBulk, workflowEach];

@@ -36,6 +36,7 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     disk: blockingDisk,
     settings: {},
     createBulkStep: () => () => Promise.reject(new Error('Not a bulk action.')),
+    createEachStep: () => ({ step: async () => ({ type: 'ended', results: [] }), verdict: () => undefined }),
   });
   const job = {
     id: uuidv7(),
@@ -52,6 +53,8 @@ test('a run whose second input is gone leaves no link to the first one behind', 
     createdAt: new Date(),
     traceparent: null,
     batchId: null,
+    eachId: null,
+    hasKey: false,
     files: [stored, missing].map((id) => ({ id, name: 'f', mediaType: 'text/plain', sizeBytes, sha256 })),
   };
   const run = createRuns().start({ jobId: job.id, fence: 1, workerId: job.workerId, task: job.task });

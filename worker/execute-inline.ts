@@ -14,14 +14,16 @@ import type { Storage } from '#shared/storage/storage.ts';
 import type { InlineTaskContext, InputFile, TaskContext } from '#shared/tasks/task-context.ts';
 import { EffectUnknownError } from '#shared/tasks/task-errors.ts';
 import type { CreateBulkStep } from './bulk-step.ts';
+import type { CreateEachStep, EachStep } from './each-step.ts';
 import type { HostEnd } from './task-host/host.ts';
 import { runHandler, type HandlerEnd } from './task-host/run-handler.ts';
 import type { Disk } from './disk.ts';
 import type { OutputStore } from './output-store.ts';
-import type { Execute } from './run-job.ts';
+import type { Execute, RunEnding } from './run-job.ts';
 
 const abandonAfterMs = 2_500;
 const bulkTask = 'jobs.bulk';
+const eachTask = 'workflow.each';
 
 export function createExecuteInline(options: {
   db: Db;
@@ -32,8 +34,9 @@ export function createExecuteInline(options: {
   disk: Disk;
   settings: Readonly<Record<string, unknown>>;
   createBulkStep: CreateBulkStep;
+  createEachStep: CreateEachStep;
 }): Execute {
-  const { db, storage, outputStore, dir, disk, settings, createBulkStep } = options;
+  const { db, storage, outputStore, dir, disk, settings, createBulkStep, createEachStep } = options;
   return async (job, task, run, reports) => {
     const runDir = join(dir, run.name);
     const outDir = join(runDir, 'out');
@@ -55,6 +58,9 @@ export function createExecuteInline(options: {
       throw err;
     }
     crashPoint('run.during-task');
+    // Only of our own tasks, which have no handler elsewhere.
+    const isOurs = (name: string) => task.definition.name === name && task.handlerUrl === undefined;
+    const each = isOurs(eachTask) ? createEachStep(job, run.signal) : undefined;
     const finished = runHandler(
       {
         jobId: job.id,
@@ -75,15 +81,17 @@ export function createExecuteInline(options: {
         outputPath: (id) => join(need(outDir), id),
         services: {
           ...createServices(db, job, settings),
-          ...(task.definition.name === bulkTask &&
-            task.handlerUrl === undefined && { bulkStep: createBulkStep(job, run.signal) }),
+          ...(isOurs(bulkTask) && { bulkStep: createBulkStep(job, run.signal) }),
+          ...(each !== undefined && { eachStep: each.step }),
         },
       },
     );
     const ended = await Promise.race([finished, abandonedAfterAbort(run.signal)]);
     return {
-      end: toHostEnd(ended, run.signal.aborted),
+      end: toEnding(ended, run.signal.aborted, each),
       collect: async () => {
+        const verdict = each?.verdict();
+        if (verdict?.type === 'failed') throw verdict.error;
         if (ended?.type !== 'returned') throw new Error('There is no result to collect.');
         return outputStore.collect({
           run,
@@ -108,6 +116,13 @@ function abandonedAfterAbort(signal: AbortSignal): Promise<undefined> {
     if (signal.aborted) abandon();
     else signal.addEventListener('abort', abandon, { once: true });
   });
+}
+
+/** A step that waits, or has failed, says so itself; the failure is thrown when its result is collected. */
+function toEnding(ended: HandlerEnd | undefined, isAborted: boolean, each: EachStep | undefined): RunEnding {
+  const verdict = isAborted ? undefined : each?.verdict();
+  if (verdict === undefined) return toHostEnd(ended, isAborted);
+  return { type: verdict.type === 'waits' ? 'waits' : 'returned' };
 }
 
 function toHostEnd(ended: HandlerEnd | undefined, isAborted: boolean): HostEnd {

@@ -30,6 +30,7 @@ import { builtInTasks } from '#tasks/index.ts';
 import { createBacklogGate } from './backlog-gate.ts';
 import { createBulkSteps } from './bulk-step.ts';
 import { createDisk } from './disk.ts';
+import { createEachSteps } from './each-step.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
 import { readAvailableMemory } from './available-memory.ts';
@@ -41,6 +42,7 @@ import { createRuns } from './runs.ts';
 import { createBatchKeeper } from './services/batch-keeper.ts';
 import { createFeeder } from './services/feeder.ts';
 import { startHealthServer } from './services/health-server.ts';
+import { createItemKeeper } from './services/item-keeper.ts';
 import { createJanitor } from './services/janitor.ts';
 import { createLeaseKeeper } from './services/lease-keeper.ts';
 import { createReaper } from './services/reaper.ts';
@@ -180,8 +182,17 @@ const scheduler = createScheduler({
   log,
 });
 const batchKeeper = createBatchKeeper({ db, onStarted: () => feeder.wake(), log });
+const itemKeeper = createItemKeeper({ db, signals, onResumed: () => feeder.wake(), log });
 const releaser = createReleaser({ db, onReleased: () => feeder.wake(), log });
-for (const [name, loop] of Object.entries({ feeder, reaper, janitor, scheduler, releaser, batchKeeper }))
+for (const [name, loop] of Object.entries({
+  feeder,
+  reaper,
+  janitor,
+  scheduler,
+  releaser,
+  batchKeeper,
+  itemKeeper,
+}))
   lifecycle.onStop(name, () => loop.stop());
 
 const outputStore = createOutputStore({
@@ -225,6 +236,14 @@ const runJob = createRunJob({
       onQueued: () => feeder.wake(),
       log,
     }),
+    createEachStep: createEachSteps({
+      db,
+      tasks,
+      resultBytesMax: config.WINDLASS_RESULT_BYTES_MAX,
+      retentionMs: config.WINDLASS_JOB_RETENTION_MS,
+      isBacklogFull,
+      onQueued: () => feeder.wake(),
+    }),
   }),
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,
@@ -232,6 +251,7 @@ const runJob = createRunJob({
   onKeyFreed: () => feeder.wake(),
   endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
   onBatchJobEnded: (batchId) => batchKeeper.note(batchId),
+  onItemEnded: (eachId) => itemKeeper.note(eachId),
   log,
 });
 
@@ -293,7 +313,7 @@ listenForSignal({
   },
   log,
 });
-for (const loop of [feeder, reaper, janitor, scheduler, releaser, batchKeeper]) loop.start();
+for (const loop of [feeder, reaper, janitor, scheduler, releaser, batchKeeper, itemKeeper]) loop.start();
 if (config.WINDLASS_HEALTH_PORT !== 0) {
   const health = await startHealthServer({
     port: config.WINDLASS_HEALTH_PORT,

@@ -30,6 +30,8 @@ const job: ClaimedJob = {
   createdAt: new Date(),
   traceparent: null,
   batchId: null,
+  eachId: null,
+  hasKey: false,
   files: [],
 };
 
@@ -61,6 +63,7 @@ test('a run whose end cannot be written gives its task host back, and is over', 
     onKeyFreed: () => {},
     endingMax: 0,
     onBatchJobEnded: () => {},
+    onItemEnded: () => {},
     log: createLogger({ service: 'test', level: 'silent' }),
   });
   await runJob({ jobId: job.id, fence: 0 });

@@ -27,12 +27,15 @@ import { isOutage, throughOutages } from './through-outages.ts';
 
 /** What executing a job gave: how the run ended, and on success the declared result. */
 export interface Execution {
-  readonly end: HostEnd;
+  readonly end: RunEnding;
   /** Reads the result and stores the output files. Only called after `returned`. */
   collect(): Promise<{ result: unknown; outputs: readonly StoredOutput[] }>;
   /** Cleans up; called when the outputs were stored. */
   dispose(): Promise<void>;
 }
+
+/** `waits`: for jobs that it has made. */
+export type RunEnding = HostEnd | { readonly type: 'waits' };
 
 export type Execute = (
   job: ClaimedJob,
@@ -57,6 +60,8 @@ export interface RunJobDeps {
   readonly endingMax: number;
   /** A job of this batch has ended. */
   readonly onBatchJobEnded: (batchId: string) => void;
+  /** An item of this step has ended, or the step waits for its items from now on. */
+  readonly onItemEnded: (eachId: string) => void;
   readonly log: Logger;
 }
 
@@ -142,14 +147,17 @@ async function end(deps: RunJobDeps, executed: Executed): Promise<void> {
   const state =
     outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
   crashPoint('run.after-commit');
-  if (job.options.concurrencyKey !== undefined) deps.onKeyFreed();
+  if (job.hasKey) deps.onKeyFreed();
   // Files of a run that may have been committed are left to the janitor, which decides by the record.
   if (state !== 'succeeded' && state !== 'unknown')
     await deps.outputStore.discard(outputs.map((output) => output.id));
   if (state !== 'superseded' && state !== 'unknown' && isFinal(state)) {
     deps.signals.ended([job.id]);
     if (job.batchId !== null) deps.onBatchJobEnded(job.batchId);
+    if (job.eachId !== null) deps.onItemEnded(job.eachId);
   }
+  // The last item may have ended before the step began to wait.
+  if (state === 'blocked') deps.onItemEnded(job.id);
   logEnd(deps.log, job, run, state, outcome);
 }
 
@@ -180,12 +188,14 @@ function interpretFailure(deps: RunJobDeps, job: ClaimedJob, run: Run, err: unkn
 }
 
 /** What the end of the process means for the job; undefined when the job is no longer ours to judge. */
-function interpret(end: HostEnd, run: Run): RunOutcome | undefined {
+function interpret(end: RunEnding, run: Run): RunOutcome | undefined {
   const reason = run.stopReason();
   if (reason === 'superseded') return undefined;
   switch (end.type) {
     case 'returned':
       return { type: 'succeeded', result: undefined };
+    case 'waits':
+      return { type: 'waiting' };
     case 'died':
       return { type: 'crashed', error: { code: 'crashed', message: end.description, retryable: true } };
     case 'stopped':

@@ -54,6 +54,8 @@ export interface NewJob {
   readonly dependsOn?: readonly NewDependency[];
   /** The workflow that it is a step of. */
   readonly workflow?: { readonly id: string; readonly step: string };
+  /** The item of a step that it is for, with the job of the step (each-runs.ts). */
+  readonly item?: { readonly eachId: string; readonly index: number };
 }
 
 /** A file whose bytes are durable and whose row is not yet there. */
@@ -131,9 +133,9 @@ const columns = `$1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[],
 const columnNames =
   'id, tenant_id, task, queue, priority, delay_ms, run_at, place, input, options, tags, attempts_max, retention_ms, traceparent';
 const moreColumns =
-  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[], $23::boolean[], $24::text[], $25::text[], $26::uuid[]';
+  '$16::text[], $17::jsonb[], $18::text[], $19::text[], $20::text[], $21::text[], $22::integer[], $23::boolean[], $24::text[], $25::text[], $26::uuid[], $27::text[], $28::integer[]';
 const moreColumnNames =
-  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max, is_blocked, workflow_id, workflow_step, batch_id';
+  'input_files, new_files, idempotency_key, fingerprint, schedule_key, concurrency_key, concurrency_max, is_blocked, workflow_id, workflow_step, batch_id, each_id, each_index';
 
 // Keys are inserted in order, so that two groups that share keys wait for each other instead of deadlocking.
 // `ON CONFLICT DO NOTHING` waits for a transaction in flight with the same key, which is what makes equal
@@ -176,11 +178,11 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   FROM queues q WHERE q.name = ANY($15)
 ), job AS (
   INSERT INTO jobs (id, tenant_id, task, queue, state, priority, run_at, rank_at, dispatched_at, input, options, tags,
-                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at, workflow_id, workflow_step, batch_id'})
+                    attempts_max, retention_ms, traceparent, schedule_key, start_before${isPlain ? '' : ', concurrency_key, concurrency_max, parked_rank_at, workflow_id, workflow_step, batch_id, each_id, each_index'})
   SELECT r.id, r.tenant_id, r.task, r.queue, CASE ${isPlain ? '' : `WHEN r.is_blocked THEN 'blocked'::job_state `}WHEN due.at > now() THEN 'scheduled'::job_state ELSE 'queued' END,
     r.priority, due.at, ${isPlain ? 'due.rank_at' : `CASE WHEN parked.rank_at IS NULL OR r.is_blocked THEN due.rank_at ELSE 'infinity' END`}, CASE WHEN r.place <= gate.room THEN now() END,
     r.input, r.options, r.tags::text[], r.attempts_max, r.retention_ms, r.traceparent, ${isPlain ? 'NULL' : 'r.schedule_key'},
-    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, CASE WHEN NOT r.is_blocked THEN parked.rank_at END, r.workflow_id::uuid, r.workflow_step, r.batch_id'}
+    due.at + (r.options->>'startWithinMs')::float8 * interval '1 ms'${isPlain ? '' : ', r.concurrency_key, r.concurrency_max, CASE WHEN NOT r.is_blocked THEN parked.rank_at END, r.workflow_id::uuid, r.workflow_step, r.batch_id, r.each_id::uuid, r.each_index'}
   FROM ${isPlain ? `unnest(${columns}) AS r(${columnNames})` : 'ready r'}
   CROSS JOIN LATERAL (SELECT at, at - r.priority * interval '60 s' AS rank_at
     FROM (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms') AS at) AS d) AS due${isPlain ? '' : parkedSql}
@@ -259,6 +261,8 @@ function rareColumns(jobs: readonly NewJob[]): string[] {
     textArray(jobs.map((job) => job.workflow?.id ?? null)),
     textArray(jobs.map((job) => job.workflow?.step ?? null)),
     textArray(jobs.map((job) => job.batchId)),
+    textArray(jobs.map((job) => job.item?.eachId ?? null)),
+    plainArray(jobs.map((job) => job.item?.index ?? 'NULL')),
   ];
 }
 

@@ -29,6 +29,10 @@ export interface ClaimedJob {
   readonly createdAt: Date;
   readonly traceparent: string | null;
   readonly batchId: string | null;
+  /** The job of the step of which it is an item. */
+  readonly eachId: string | null;
+  /** Others may wait for room that it takes up. */
+  readonly hasKey: boolean;
   readonly files: readonly ClaimedFile[];
 }
 
@@ -41,7 +45,6 @@ export interface JobOptions {
     readonly delayMs: number;
     readonly maxMs: number;
   };
-  readonly concurrencyKey?: string;
 }
 
 export interface ClaimedFile {
@@ -78,6 +81,7 @@ export function createClaimJobs(db: Db, worker: Claimer): ClaimJobs {
 // A claim does not wait for the disk: a crash of Postgres within the next half second forgets it together with everything that
 // was written after it, and the job is queued again, delivered again, and given the same fence. So what a run writes names
 // its worker besides the fence (OwnedRun), and a run whose job is claimed again stops. What must not run twice waits.
+// The files of a step are for its items; it needs none itself, and may hold thousands.
 const claimSql = `
 WITH claimed AS (
   UPDATE jobs j SET state = 'active', fence = j.fence + 1, worker_id = $3, started_at = now(), dispatched_at = NULL, progress = NULL
@@ -86,7 +90,7 @@ WITH claimed AS (
     AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $3 AND w.reaped_at IS NULL)
     AND NOT j.queue = ANY (ARRAY(SELECT name FROM queues WHERE is_paused)) AND (j.start_before > now()) IS NOT FALSE
   RETURNING j.id, j.tenant_id, j.task, j.queue, j.fence, j.input, j.options, j.attempts_used, j.attempts_max, j.crashes,
-    j.created_at, j.traceparent, j.batch_id
+    j.created_at, j.traceparent, j.batch_id, j.each_id, j.concurrency_key IS NOT NULL AS has_key
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.active' FROM claimed
 ), synced AS MATERIALIZED (
@@ -95,7 +99,7 @@ WITH claimed AS (
 SELECT claimed.*, (
   SELECT json_agg(json_build_object('id', f.id, 'name', f.name, 'mediaType', f.media_type, 'sizeBytes', f.size_bytes,
     'sha256', encode(f.sha256, 'hex')))
-  FROM job_inputs i JOIN files f ON f.id = i.file_id WHERE i.job_id = claimed.id) AS files
+  FROM job_inputs i JOIN files f ON f.id = i.file_id WHERE i.job_id = claimed.id AND claimed.task <> 'workflow.each') AS files
 FROM claimed CROSS JOIN synced`;
 
 // What only a newer worker can run waits 5 s for one, with a new fence and without an attempt used (F53).
@@ -122,6 +126,8 @@ interface ClaimedRow {
   created_at: Date;
   traceparent: string | null;
   batch_id: string | null;
+  each_id: string | null;
+  has_key: boolean;
   files: ClaimedFile[] | null;
 }
 
@@ -165,6 +171,8 @@ async function claim(
       createdAt: row.created_at,
       traceparent: row.traceparent,
       batchId: row.batch_id,
+      eachId: row.each_id,
+      hasKey: row.has_key,
       files: row.files ?? [],
     };
   });

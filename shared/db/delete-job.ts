@@ -7,7 +7,7 @@ export type DeleteAnswer =
   | { readonly type: 'deleted'; readonly fileIds: readonly string[] }
   | { readonly type: 'missing' }
   | { readonly type: 'not-final'; readonly state: JobState }
-  /** Another job, not yet final, waits or has waited for it, and may take something from its result. */
+  /** Another job, not yet final, waits or has waited for it, and may take something from its result; or is an item of it. */
   | { readonly type: 'awaited' }
   /** A schedule, or another job, not yet final, takes one of its files as input. */
   | { readonly type: 'file-in-use' };
@@ -25,7 +25,12 @@ export async function deleteJob(db: Db, tenantId: string, id: string): Promise<D
       // Nobody can begin to wait for it while its row is locked.
       const awaited = await client.query(
         `SELECT FROM job_dependencies d JOIN jobs c ON c.id = d.child_id
-         WHERE d.parent_id = $1 AND c.state NOT IN ('succeeded', 'failed', 'cancelled') LIMIT 1`,
+         WHERE d.parent_id = $1 AND c.state NOT IN ('succeeded', 'failed', 'cancelled')
+         UNION ALL
+         SELECT FROM each_items e JOIN jobs s ON s.id = e.each_id
+         WHERE e.job_id = $1 AND s.state NOT IN ('succeeded', 'failed', 'cancelled')
+         UNION ALL
+         SELECT FROM jobs i WHERE i.each_id = $1 AND i.state IN ('scheduled', 'blocked', 'queued', 'active', 'retrying') LIMIT 1`,
         [id],
       );
       if (awaited.rowCount !== 0) return { type: 'awaited' };

@@ -16,10 +16,16 @@ export async function deleteJobs(
      ORDER BY id FOR UPDATE`,
     [tenantId, ids],
   );
-  // Nobody can begin to wait for them while their rows are locked.
+  // Nobody can begin to wait for them while their rows are locked. Items belong to their step, and a step to its items, until both have ended.
   const waited = await client.query<{ parent_id: string }>(
     `SELECT DISTINCT d.parent_id FROM job_dependencies d JOIN jobs c ON c.id = d.child_id
-     WHERE d.tenant_id = $1 AND d.parent_id = ANY($2::uuid[]) AND c.state NOT IN ('succeeded', 'failed', 'cancelled')`,
+     WHERE d.tenant_id = $1 AND d.parent_id = ANY($2::uuid[]) AND c.state NOT IN ('succeeded', 'failed', 'cancelled')
+     UNION
+     SELECT e.job_id FROM each_items e JOIN jobs s ON s.id = e.each_id
+     WHERE e.tenant_id = $1 AND e.job_id = ANY($2::uuid[]) AND s.state NOT IN ('succeeded', 'failed', 'cancelled')
+     UNION
+     SELECT i.each_id FROM jobs i WHERE i.tenant_id = $1 AND i.each_id = ANY($2::uuid[])
+       AND i.state IN ('scheduled', 'blocked', 'queued', 'active', 'retrying')`,
     [tenantId, rows.map((row) => row.id)],
   );
   const awaited = new Set(waited.rows.map((row) => row.parent_id));

@@ -139,7 +139,7 @@ export async function settleDependants(db: Queryable): Promise<number> {
 
 /**
  * The last resort: of up to `limit` blocked jobs after `after`, those that waited for jobs and wait for none move on. There are none
- * unless somebody took rows away. What is blocked by something else than jobs stays so.
+ * unless somebody took rows away. What is blocked by something else than jobs stays so, and so do steps that wait for their items.
  * @returns where to go on; undefined at the end.
  */
 export async function releaseStranded(
@@ -151,7 +151,8 @@ export async function releaseStranded(
     name: 'list-stranded',
     text: `
       WITH seen AS MATERIALIZED (
-        SELECT id, workflow_id IS NOT NULL OR options ? 'dependsOn' AS had_parents FROM jobs WHERE state = 'blocked' AND id > $1 ORDER BY id LIMIT $2
+        SELECT id, workflow_id IS NOT NULL OR options ? 'dependsOn' AS had_parents FROM jobs j WHERE state = 'blocked' AND id > $1
+          AND NOT EXISTS (SELECT FROM each_runs r WHERE r.job_id = j.id) ORDER BY id LIMIT $2
       )
       SELECT (SELECT id FROM seen ORDER BY id OFFSET $2 - 1 LIMIT 1) AS next,
         (SELECT array_agg(id::text) FROM seen s WHERE had_parents AND NOT EXISTS (

@@ -23,6 +23,8 @@ export interface JobRow {
   readonly batch_id: string | null;
   readonly workflow_id: string | null;
   readonly workflow_step: string | null;
+  /** Of a step for each item of a list: which item it is for. */
+  readonly each_index: number | null;
   readonly worker_id: string | null;
   readonly cancel_requested_at: Date | null;
   readonly cancel_reason: string | null;
@@ -44,7 +46,7 @@ export interface AttemptRow {
 }
 
 const columns = `id, tenant_id, task, queue, state, fence, priority, run_at, input, options, tags, result, error, progress, attempts_max,
-  schedule_key, batch_id, workflow_id, workflow_step, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
+  schedule_key, batch_id, workflow_id, workflow_step, each_index, worker_id, cancel_requested_at, cancel_reason, created_at, started_at, finished_at, expires_at, purged_at, start_before, retention_ms`;
 
 export async function findJob(db: Queryable, tenantId: string, id: string): Promise<JobRow | undefined> {
   const { rows } = await db.query<JobRow>({

@@ -11,13 +11,15 @@ import { inTransaction, type Db, type Queryable } from './pool.ts';
 export function purgeJobs(db: Db, limit: number): Promise<{ jobs: number; fileIds: string[] }> {
   return inTransaction(db, async (client) => {
     // A file that a schedule, or another job, not yet final, takes as its input keeps its job for as long; so does a job that
-    // waited for it and may take something from its result.
+    // waited for it and may take something from its result. Items are kept as long as their step: its result names their files.
     const { rows } = await client.query<{ id: string }>(
       `SELECT j.id FROM jobs j WHERE j.expires_at < now() AND j.purged_at IS NULL AND j.state IN ('succeeded', 'failed', 'cancelled')
          AND NOT EXISTS (SELECT 1 FROM files f JOIN job_inputs i ON i.tenant_id = f.tenant_id AND i.file_id = f.id WHERE f.job_id = j.id)
          AND NOT EXISTS (SELECT 1 FROM files f JOIN schedule_files s ON s.tenant_id = f.tenant_id AND s.file_id = f.id WHERE f.job_id = j.id)
          AND NOT EXISTS (SELECT FROM job_dependencies d JOIN jobs c ON c.id = d.child_id
            WHERE d.parent_id = j.id AND c.state NOT IN ('succeeded', 'failed', 'cancelled'))
+         AND (j.each_id IS NULL OR NOT EXISTS (SELECT FROM each_items e JOIN jobs s ON s.id = e.each_id
+           WHERE e.job_id = j.id AND s.purged_at IS NULL))
        ORDER BY j.expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`,
       [limit],
     );

@@ -18,6 +18,8 @@ export type JobTerm = { readonly isNegated: boolean } & (
   | { readonly type: 'tag'; readonly tags: readonly string[] }
   | { readonly type: 'schedule'; readonly keys: readonly string[] }
   | { readonly type: 'workflow'; readonly ids: readonly string[] }
+  /** Items of steps, by the jobs of the steps. */
+  | { readonly type: 'items'; readonly ids: readonly string[] }
   | { readonly type: 'id'; readonly ids: readonly string[] }
   | { readonly type: 'batch'; readonly ids: readonly string[] }
   /** Each alternative holds when all of its comparisons do. */
@@ -61,6 +63,7 @@ const columns = [
   'batch_id',
   'workflow_id',
   'workflow_step',
+  'each_index',
   'worker_id',
   'cancel_requested_at',
   'cancel_reason',
@@ -246,6 +249,8 @@ function toCondition(term: JobTerm, param: Param, now: string): string {
       return `schedule_key = ANY(${param(term.keys)}::text[])`;
     case 'workflow':
       return `workflow_id = ANY(${param(term.ids)}::uuid[])`;
+    case 'items':
+      return inItemsSql(param(term.ids));
     case 'id':
       return `id = ANY(${param(term.ids)}::uuid[])`;
     case 'batch':
@@ -268,6 +273,11 @@ function toCondition(term: JobTerm, param: Param, now: string): string {
 /** By the index of batches, first: with LIMIT, the planner likes to walk through all jobs of the tenant instead. */
 function inBatchSql(ids: string): string {
   return `id = ANY(ARRAY(SELECT b.id FROM jobs b WHERE b.tenant_id = $1 AND b.batch_id = ANY(${ids}::uuid[])))`;
+}
+
+/** Also those that an earlier job of the step has made, before a retry. */
+function inItemsSql(ids: string): string {
+  return `id = ANY(ARRAY(SELECT e.job_id FROM each_items e WHERE e.tenant_id = $1 AND e.each_id = ANY(${ids}::uuid[])))`;
 }
 
 // How long the last run took, or has been taking; a job that waits for another attempt has no running time.

@@ -58,7 +58,7 @@ function keyOf({ jobId, fence }: { jobId: string; fence: number }): string {
 const settleSql = ({ withOutputs }: { withOutputs: boolean }) => `
 WITH ended AS (
   UPDATE jobs j SET
-    state = CASE WHEN i.state IN ('retrying', 'queued') AND j.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE i.state END,
+    state = CASE WHEN i.state IN ('retrying', 'queued', 'blocked') AND j.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE i.state END,
     worker_id = NULL, result = i.result, error = i.error, attempts_used = i.attempts_used, crashes = i.crashes,
     run_at = CASE WHEN i.state = 'retrying' AND j.cancel_requested_at IS NULL
       THEN now() + i.delay_ms * interval '1 ms' ELSE j.run_at END,

@@ -25,7 +25,16 @@ export interface NewStep {
   readonly task: string;
   readonly input: unknown;
   readonly options: unknown;
+  readonly forEach: StoredForEach | null;
   readonly jobId: string;
+}
+
+/** The list of a step that does something to each of its items, as it was sent, and what was said of it. */
+export interface StoredForEach {
+  readonly items: unknown;
+  /** Null when the step did not say. */
+  readonly limit: number | null;
+  readonly optionalItems: boolean;
 }
 
 export type WorkflowAcceptance =
@@ -50,10 +59,10 @@ export function insertWorkflow(db: Db, workflow: NewWorkflow): Promise<WorkflowA
       [id, tenantId, workflow.traceparent],
     );
     await client.query(
-      `INSERT INTO workflow_steps (workflow_id, tenant_id, position, name, is_optional, after, task, input, options, job_id)
-       SELECT $1, $2, s.position, s.name, s."isOptional", s.after, s.task, s.input, s.options, s."jobId"
+      `INSERT INTO workflow_steps (workflow_id, tenant_id, position, name, is_optional, after, task, input, options, for_each, job_id)
+       SELECT $1, $2, s.position, s.name, s."isOptional", s.after, s.task, s.input, s.options, s."forEach", s."jobId"
        FROM json_to_recordset($3::json) AS s(position integer, name text, "isOptional" boolean, after text[], task text, input json,
-         options jsonb, "jobId" uuid)`,
+         options jsonb, "forEach" json, "jobId" uuid)`,
       [id, tenantId, JSON.stringify(steps.map((step, position) => ({ ...step, position })))],
     );
     return {
@@ -89,6 +98,10 @@ export interface WorkflowRow {
   readonly cancelled: number;
 }
 
+// A step has not ended while one of its items has not: they may outlive it for a moment when it is cancelled.
+const hasOpenItemsSql = `s.for_each IS NOT NULL AND EXISTS (
+    SELECT FROM jobs i WHERE i.each_id = s.job_id AND i.state IN ('scheduled', 'blocked', 'queued', 'active', 'retrying'))`;
+
 const summarySql = `
 SELECT w.id, w.created_at, c.*
 FROM workflows w CROSS JOIN LATERAL (
@@ -97,11 +110,12 @@ FROM workflows w CROSS JOIN LATERAL (
       'queued', count(*) FILTER (WHERE j.state = 'queued'), 'active', count(*) FILTER (WHERE j.state = 'active'),
       'retrying', count(*) FILTER (WHERE j.state = 'retrying'), 'succeeded', count(*) FILTER (WHERE j.state = 'succeeded'),
       'failed', count(*) FILTER (WHERE j.state = 'failed'), 'cancelled', count(*) FILTER (WHERE j.state = 'cancelled')) AS counts,
-    count(*) FILTER (WHERE j.state NOT IN ('succeeded', 'failed', 'cancelled')) AS open,
+    count(*) FILTER (WHERE is_open) AS open,
     count(*) FILTER (WHERE j.state = 'failed' AND NOT s.is_optional) AS failed,
     count(*) FILTER (WHERE j.state = 'cancelled' AND NOT s.is_optional AND j.error->>'code' IS DISTINCT FROM 'parent-failed') AS cancelled,
-    CASE WHEN count(*) FILTER (WHERE j.state NOT IN ('succeeded', 'failed', 'cancelled')) = 0 THEN max(j.finished_at) END AS finished_at
-  FROM workflow_steps s LEFT JOIN jobs j ON j.id = s.job_id WHERE s.workflow_id = w.id
+    CASE WHEN count(*) FILTER (WHERE is_open) = 0 THEN max(j.finished_at) END AS finished_at
+  FROM workflow_steps s LEFT JOIN jobs j ON j.id = s.job_id
+  CROSS JOIN LATERAL (SELECT j.state NOT IN ('succeeded', 'failed', 'cancelled') OR (${hasOpenItemsSql}) AS is_open) AS o WHERE s.workflow_id = w.id
 ) c`;
 
 export async function findWorkflow(
@@ -143,6 +157,12 @@ export interface StepRow {
   readonly error: JobError | null;
   readonly started_at: Date | null;
   readonly finished_at: Date | null;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly for_each: StoredForEach | null;
+  /** Items of the list; null until it is known. */
+  readonly items_total: number | null;
+  /** Items by the states of their jobs; null without any. */
+  readonly items_counts: Readonly<Partial<Record<JobState, number>>> | null;
 }
 
 /** In the order of their positions, with results until those come to `resultBytesMax`. */
@@ -152,12 +172,16 @@ export async function listSteps(
   resultBytesMax: number,
 ): Promise<StepRow[]> {
   const { rows } = await db.query<StepRow>(
-    `SELECT name, job_id, task, is_optional, after, state, error, started_at, finished_at,
+    `SELECT name, job_id, task, is_optional, after, state, error, started_at, finished_at, options, for_each, items_total, items_counts,
        CASE WHEN bytes_so_far <= $2 THEN result END AS result, coalesce(bytes_so_far > $2 AND result IS NOT NULL, false) AS is_result_omitted
      FROM (
-       SELECT s.position, s.name, s.job_id, s.task, s.is_optional, s.after, j.state, j.error, j.started_at, j.finished_at, j.result,
+       SELECT s.position, s.name, s.job_id, s.task, s.is_optional, s.after, j.state, j.error, j.started_at, j.finished_at, j.result, s.options, s.for_each,
+         r.total AS items_total, CASE WHEN r.total IS NOT NULL THEN (
+           SELECT jsonb_object_agg(c.state, c.count) FROM (
+             SELECT i.state, count(*) AS count FROM each_items e JOIN jobs i ON i.id = e.job_id WHERE e.each_id = s.job_id GROUP BY i.state) AS c
+         ) END AS items_counts,
          sum(octet_length(j.result::text)) OVER (ORDER BY s.position) AS bytes_so_far
-       FROM workflow_steps s LEFT JOIN jobs j ON j.id = s.job_id WHERE s.workflow_id = $1
+       FROM workflow_steps s LEFT JOIN jobs j ON j.id = s.job_id LEFT JOIN each_runs r ON r.job_id = s.job_id WHERE s.workflow_id = $1
      ) AS step ORDER BY position`,
     [workflowId, resultBytesMax],
   );
@@ -220,9 +244,11 @@ export async function cancelWorkflow(
 export async function listStoredSteps(
   db: Queryable,
   workflowId: string,
-): Promise<Pick<StoredStep, 'name' | 'is_optional' | 'after' | 'task' | 'options' | 'job_id'>[]> {
+): Promise<
+  Pick<StoredStep, 'name' | 'is_optional' | 'after' | 'task' | 'options' | 'for_each' | 'job_id'>[]
+> {
   const { rows } = await db.query<StoredStep>(
-    'SELECT name, is_optional, after, task, options, job_id FROM workflow_steps WHERE workflow_id = $1 ORDER BY position',
+    'SELECT name, is_optional, after, task, options, for_each, job_id FROM workflow_steps WHERE workflow_id = $1 ORDER BY position',
     [workflowId],
   );
   return rows;
@@ -235,9 +261,11 @@ export interface StoredStep {
   readonly task: string;
   readonly input: unknown;
   readonly options: Readonly<Record<string, unknown>>;
+  readonly for_each: StoredForEach | null;
   readonly job_id: string;
   readonly state: JobState | null;
   readonly is_purged: boolean;
+  readonly has_open_items: boolean;
 }
 
 /**
@@ -266,8 +294,8 @@ export function renewSteps(
       [id],
     );
     const { rows } = await client.query<StoredStep>(
-      `SELECT s.name, s.is_optional, s.after, s.task, s.input, s.options, s.job_id, j.state,
-         j.id IS NULL OR j.purged_at IS NOT NULL AS is_purged
+      `SELECT s.name, s.is_optional, s.after, s.task, s.input, s.options, s.for_each, s.job_id, j.state,
+         j.id IS NULL OR j.purged_at IS NOT NULL AS is_purged, ${hasOpenItemsSql} AS has_open_items
        FROM workflow_steps s LEFT JOIN jobs j ON j.id = s.job_id WHERE s.workflow_id = $1 ORDER BY s.position`,
       [id],
     );

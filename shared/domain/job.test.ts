@@ -30,6 +30,7 @@ const outcomes: fc.Arbitrary<RunOutcome> = fc.oneof(
   fc.constant(crash),
   fc.constant<RunOutcome>({ type: 'cancelled' }),
   fc.constant<RunOutcome>({ type: 'interrupted' }),
+  fc.constant<RunOutcome>({ type: 'waiting' }),
 );
 const policies: fc.Arbitrary<RunPolicy> = fc
   .record({
@@ -68,7 +69,8 @@ describe('settle', () => {
       fc.property(outcomes, policies, (outcome, given) => {
         const { state, attemptsUsed } = settle(outcome, given);
         expect(attemptsUsed).toBeLessThanOrEqual(given.attemptsMax);
-        if (state === 'retrying' || state === 'queued') expect(attemptsUsed).toBeLessThan(given.attemptsMax);
+        if (state === 'retrying' || state === 'queued' || state === 'blocked')
+          expect(attemptsUsed).toBeLessThan(given.attemptsMax);
       }),
     );
   });
@@ -98,6 +100,15 @@ describe('settle', () => {
       state: 'queued',
       attemptsUsed: 0,
       error: undefined,
+    });
+  });
+
+  test('a job that waits for jobs it has made is blocked, and has used no attempt', () => {
+    expect(settle({ type: 'waiting' }, policy)).toMatchObject({
+      state: 'blocked',
+      attemptsUsed: 0,
+      error: undefined,
+      outcome: 'snoozed',
     });
   });
 

@@ -8,6 +8,8 @@
  *                           ├──put back────┤
  *                           └─due─ retrying ◀──┘ error, crash, snooze
  *
+ *   active ──waits for jobs that it has made──▶ blocked
+ *
  *   any state that is not final ──cancel──▶ cancelled          failed ──retry──▶ queued
  *   any state that is neither final nor active ──not started in time──▶ failed
  */
@@ -30,7 +32,8 @@ export const transitions: Readonly<Record<JobState, readonly JobState[]>> = {
   blocked: ['queued', 'scheduled', 'cancelled', 'failed'],
   // `scheduled`: a worker that does not know the task puts the job back for a newer one.
   queued: ['active', 'scheduled', 'cancelled', 'failed'],
-  active: ['succeeded', 'failed', 'cancelled', 'retrying', 'queued'],
+  // `blocked`: a step that has made the jobs of its items, and waits for them.
+  active: ['succeeded', 'failed', 'cancelled', 'retrying', 'queued', 'blocked'],
   retrying: ['queued', 'cancelled', 'failed'],
   succeeded: [],
   // An explicit retry by an operator makes a new attempt.
@@ -54,6 +57,8 @@ export type RunOutcome =
   | { readonly type: 'snoozed'; readonly error: JobError; readonly delayMs: number }
   /** The process that ran it died without being told to. */
   | { readonly type: 'crashed'; readonly error: JobError }
+  /** It has made jobs and waits for them; it will run again when they have ended. */
+  | { readonly type: 'waiting' }
   | { readonly type: 'cancelled' }
   /** The worker is shutting down: not the job's fault. */
   | { readonly type: 'interrupted' };
@@ -88,7 +93,8 @@ export interface Settlement {
   /** Before it may run again; 0 for final states. */
   readonly delayMs: number;
   readonly error: JobError | undefined;
-  readonly outcome: RunOutcome['type'];
+  /** As it is kept with the attempt. */
+  readonly outcome: Exclude<RunOutcome['type'], 'waiting'>;
 }
 
 /**
@@ -97,7 +103,7 @@ export interface Settlement {
  * - A success counts even when a cancel was asked for in the meantime: what is done is done.
  * - A cancel that was asked for ends a job that did not succeed, whatever ended the run.
  * - Crashes use an attempt and are counted on their own, so that a poison job ends after `crashesMax` deaths.
- * - A snooze and an interruption use no attempt.
+ * - A snooze, an interruption and waiting for other jobs use no attempt.
  */
 export function settle(
   outcome: RunOutcome,
@@ -108,13 +114,14 @@ export function settle(
     attemptsUsed: policy.attemptsUsed,
     crashes: policy.crashes,
     delayMs: 0,
-    outcome: outcome.type,
+    outcome: outcome.type === 'waiting' ? ('snoozed' as const) : outcome.type,
   };
   if (outcome.type === 'succeeded')
     return { ...base, state: 'succeeded', attemptsUsed: base.attemptsUsed + 1, error: undefined };
   if (outcome.type === 'cancelled' || policy.isCancelRequested) {
     return { ...base, state: 'cancelled', outcome: 'cancelled', error: undefined };
   }
+  if (outcome.type === 'waiting') return { ...base, state: 'blocked', error: undefined };
   if (outcome.type === 'interrupted') return { ...base, state: 'queued', error: undefined };
   if (outcome.type === 'snoozed')
     return { ...base, state: 'retrying', delayMs: outcome.delayMs, error: outcome.error };

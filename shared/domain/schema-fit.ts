@@ -25,6 +25,24 @@ export function shapesAt(shapes: readonly Shape[], path: readonly string[]): Sha
   return current;
 }
 
+/** A list of what has these shapes. @param isNullable null may stand in it as well. */
+export function listOf(items: readonly Shape[], isNullable: boolean): Shape[] {
+  if (items.length === 0) return [{ root: true, node: { type: 'array' } }];
+  // Each shape as a list of its own: references in it mean its own document.
+  return items.map(({ root, node }) => ({
+    root,
+    node: { type: 'array', items: isNullable ? { anyOf: [node, { type: 'null' }] } : node },
+  }));
+}
+
+/** What the items of a list may be; empty when it is none. What may be anything may be a list of anything. */
+export function itemsOf(shapes: readonly Shape[]): Shape[] {
+  return shapes
+    .filter((shape) => kindOf(shape) === undefined || kindOf(shape) === 'array')
+    .flatMap((shape) => childOf(shape, '0'))
+    .slice(0, shapesMax);
+}
+
 /** The keys that an object of these shapes is known to have, for hints. */
 export function keysOf(shapes: readonly Shape[]): string[] {
   return [...new Set(shapes.flatMap(({ node }) => Object.keys(propertiesOf(node))))];

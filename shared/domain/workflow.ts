@@ -10,7 +10,7 @@ export const workflowEdgesMax = 10_000;
 export const workflowInputBytesMax = 1_048_576;
 export const stepName = /^[A-Za-z0-9][\w.-]{0,63}$/;
 
-const pathSegmentsMax = 32;
+export const pathSegmentsMax = 32;
 
 export interface InputRef {
   /** Where it stands in the input. */
@@ -51,6 +51,10 @@ export function findRefs(input: unknown): FoundRefs {
       });
     else refs.push({ at, from, path: path === '' ? [] : path.split('.') });
   }
+}
+
+export function isPathPrefix(short: readonly string[], long: readonly string[]): boolean {
+  return short.length <= long.length && short.every((part, index) => part === long[index]);
 }
 
 export type StepOrder =

@@ -1,3 +1,5 @@
+import type { ItemPlace } from '../domain/for-each.ts';
+
 /** What a handler is given beside its input, and all that it can reach. */
 export interface TaskContext {
   readonly jobId: string;
@@ -109,5 +111,31 @@ export interface BulkProgress {
   /** The first of those that failed. */
   readonly errors: readonly { readonly jobId: string; readonly code: string; readonly message: string }[];
 }
+
+/** What the internal task `workflow.each` has on top. */
+export interface EachTaskContext extends InlineTaskContext {
+  /**
+   * Makes the jobs of the next items, and remembers in the same transaction how far it came: a later run goes on there. When all have
+   * ended: their results. It does not return while the step has to wait for them, or has failed; the worker knows why.
+   */
+  eachStep(request: EachRequest): Promise<EachProgress>;
+}
+
+export interface EachRequest {
+  readonly workflow: { readonly id: string; readonly step: string };
+  readonly task: string;
+  readonly items?: unknown;
+  readonly input?: unknown;
+  readonly places: readonly ItemPlace[];
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly limit: number | null;
+  readonly optionalItems: boolean;
+  readonly previous: string | null;
+}
+
+export type EachProgress =
+  | { readonly type: 'making'; readonly made: number; readonly total: number }
+  /** In the order of the list; null for items that did not succeed. */
+  | { readonly type: 'ended'; readonly results: readonly unknown[] };
 
 /** Handlers of inline tasks read files through the same `file(id).path`. */

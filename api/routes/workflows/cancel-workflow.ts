@@ -35,7 +35,8 @@ export const cancelWorkflow = defineRoute({
       for (const jobId of answer.ended) deps.waiter.notify(jobId);
     }
     const workflow = await loadWorkflow(deps, identity.tenantId, params.id);
-    if (answer.type === 'final' && workflow.state !== 'cancelled')
+    // Running: items of a step that was cancelled are just being ended.
+    if (answer.type === 'final' && workflow.state !== 'cancelled' && workflow.state !== 'running')
       throw new AppError('workflow-final', `The workflow has ${workflow.state} already.`);
     res.status(202).json(workflow);
   },

@@ -4,6 +4,7 @@ import { isMissingFileError } from '#shared/db/accept-jobs.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
 import { findWorkflow, insertWorkflow, listStoredSteps } from '#shared/db/workflows.ts';
 import { canonicalJson } from '#shared/domain/json-limits.ts';
+import { forEachItemsMax, forEachLimitDefault, forEachLimitMax } from '#shared/domain/for-each.ts';
 import { stepName, workflowStepsMax } from '#shared/domain/workflow.ts';
 import { AppError } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
@@ -13,6 +14,7 @@ import type { ApiDeps } from '../../deps.ts';
 import { defineRoute } from '../../http/define-route.ts';
 import { parseWith } from '../../http/read-json.ts';
 import { readIdempotencyKey, readTraceparent } from '../../http/request-headers.ts';
+import { toStoredForEach } from '../../plan-for-each.ts';
 import { checkStepFiles, planWorkflow, toJobs } from '../../plan-workflow.ts';
 import { presentAccepted, workflowSchema } from '../../present-workflow.ts';
 
@@ -27,6 +29,24 @@ const stepFields = {
     .optional()
     .describe(
       'The task\'s input. `{"$from": "thumb", "path": "file"}` anywhere in it stands for what is at that path of the result of the step `thumb`.',
+    ),
+  forEach: z
+    .unknown()
+    .optional()
+    .describe(
+      `A list, or \`{"$from": …}\` that stands for one: the task is done for each item, at most ${forEachItemsMax} of them. \`{"$item": true, "path": "file"}\` anywhere in the input stands for (that part of) the item, \`{"$index": true}\` for its number. The result of the step is the list of their results.`,
+    ),
+  limit: z
+    .int()
+    .min(1)
+    .max(forEachLimitMax)
+    .optional()
+    .describe(`With forEach: items that run at once. Default: ${forEachLimitDefault}.`),
+  optionalItems: z
+    .boolean()
+    .optional()
+    .describe(
+      'With forEach: items that fail are null in the result. Otherwise the step fails when all have ended.',
     ),
   after: z
     .array(z.string().max(1_000))
@@ -142,6 +162,9 @@ export const createWorkflow = defineRoute({
             options: step.options,
             after: step.after,
             isOptional: step.optional,
+            forEach: step.forEach,
+            limit: step.limit,
+            optionalItems: step.optionalItems,
           },
         ]),
       ),
@@ -159,6 +182,7 @@ export const createWorkflow = defineRoute({
       task: step.task,
       input: step.input,
       options: step.options ?? {},
+      forEach: toStoredForEach(step),
       jobId: newIds.get(step.name) ?? '',
     }));
     const acceptance = await insertWorkflow(deps.db, {
@@ -189,7 +213,12 @@ export const createWorkflow = defineRoute({
     answer(
       presentAccepted(
         { id, createdAt: acceptance.createdAt },
-        steps.map((step) => ({ ...step, job_id: step.jobId, is_optional: step.isOptional })),
+        steps.map((step) => ({
+          ...step,
+          job_id: step.jobId,
+          is_optional: step.isOptional,
+          for_each: step.forEach,
+        })),
       ),
       false,
     );

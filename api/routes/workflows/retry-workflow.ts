@@ -60,7 +60,7 @@ export const retryWorkflow = defineRoute({
 });
 
 function checkRetryable(steps: readonly StoredStep[]): void {
-  const open = steps.find((step) => step.state !== null && !isFinal(step.state));
+  const open = steps.find((step) => (step.state !== null && !isFinal(step.state)) || step.has_open_items);
   if (open !== undefined)
     throw new AppError(
       'workflow-running',
@@ -94,5 +94,8 @@ function toRequest(step: StoredStep) {
     options: step.options,
     after: step.after,
     isOptional: step.is_optional,
+    forEach: step.for_each?.items,
+    limit: step.for_each?.limit ?? undefined,
+    optionalItems: step.for_each?.optionalItems,
   };
 }

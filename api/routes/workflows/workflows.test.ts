@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { workflowSchema } from '#api/present-workflow.ts';
+import { forEachItemsMax } from '#shared/domain/for-each.ts';
 import { workflowStepsMax } from '#shared/domain/workflow.ts';
 import { pruneWorkflows } from '#shared/db/workflows.ts';
 import { createTestApi, type TestApi, type TestClient } from '#test/support/api.ts';
@@ -238,6 +239,141 @@ describe('422', () => {
         },
       ],
     ],
+    [
+      'forEach that is no list',
+      { a: { ...noop, forEach: 'all' } },
+      [
+        {
+          pointer: '/steps/a/forEach',
+          detail: 'forEach must be a list, or {"$from": …} that stands for one.',
+        },
+      ],
+    ],
+    [
+      'an item that does not fit its task, with a pointer to it',
+      {
+        a: { task: 'test.noop', forEach: [{ n: 1 }, { n: 'two' }], input: { n: { $item: true, path: 'n' } } },
+      },
+      [
+        {
+          pointer: '/steps/a/forEach/1/n',
+          detail: 'Invalid input: expected number, received string',
+        },
+      ],
+    ],
+    [
+      'an input that fits no item, once',
+      { a: { task: 'test.noop', forEach: [1, 2], input: { m: { $item: true } } } },
+      [{ pointer: '/steps/a/input/m', detail: 'This key is not known here.' }],
+    ],
+    [
+      'an item and a number that are not written as such, and a list that names no step',
+      {
+        a: {
+          task: 'test.echo',
+          forEach: [1],
+          input: { value: [{ $item: 'x' }, { $index: true, path: 'n' }] },
+        },
+        b: { task: 'test.echo', forEach: { $from: 'c' }, input: { value: { $item: true } } },
+      },
+      [
+        {
+          pointer: '/steps/a/input/value/0',
+          detail: 'An item is written as {"$item": true} or {"$item": true, "path": "a.b"}.',
+        },
+        {
+          pointer: '/steps/a/input/value/1',
+          detail: 'The number of an item is written as {"$index": true}.',
+        },
+        { pointer: '/steps/b/forEach/$from', detail: 'There is no step "c". Did you mean "a"?' },
+      ],
+    ],
+    [
+      'a list from a result that is none',
+      {
+        a: noop,
+        b: { task: 'test.noop', forEach: { $from: 'a', path: 'n' }, input: { n: { $item: true } } },
+      },
+      [
+        {
+          pointer: '/steps/b/forEach',
+          detail: 'The result of "a" does not fit here: a number is given where a array is needed.',
+        },
+      ],
+    ],
+    [
+      'items of a result that do not fit, or lack the part',
+      {
+        a: { task: 'test.files', input: {} },
+        b: { task: 'test.noop', forEach: { $from: 'a', path: 'files' }, input: { n: { $item: true } } },
+        c: { task: 'test.write', forEach: ['x'], input: { text: { $item: true } } },
+        d: { task: 'test.files', forEach: { $from: 'c' }, input: { file: { $item: true, path: 'fiel' } } },
+      },
+      [
+        {
+          pointer: '/steps/b/forEach',
+          detail:
+            'An item of the result of "a" does not fit at /n: a file is given where a number is needed.',
+        },
+        {
+          pointer: '/steps/d/forEach',
+          detail: 'An item of the result of "c" has no "fiel". Did you mean "file"?',
+        },
+      ],
+    ],
+    [
+      'a number of an item where a file is needed',
+      {
+        a: { task: 'test.files', input: {} },
+        b: { task: 'test.files', forEach: { $from: 'a', path: 'files' }, input: { file: { $index: true } } },
+      },
+      [
+        {
+          pointer: '/steps/b/input/file',
+          detail: 'The number of the item does not fit here: a number is given where a file is needed.',
+        },
+      ],
+    ],
+    [
+      'the results of all items where that of one is needed, and one that may be null',
+      {
+        a: { task: 'test.noop', forEach: [1], input: { n: { $item: true } } },
+        b: { task: 'test.noop', input: { n: { $from: 'a', path: 'n' } } },
+        c: { task: 'test.noop', input: { n: { $from: 'a' } } },
+      },
+      [
+        { pointer: '/steps/b/input/n', detail: 'The result of "a" has no "n".' },
+        {
+          pointer: '/steps/c/input/n',
+          detail: 'The result of "a" does not fit here: a array is given where a number is needed.',
+        },
+      ],
+    ],
+    [
+      'what belongs to forEach without it, and two limits',
+      {
+        a: { ...noop, limit: 3, optionalItems: true },
+        b: { ...noop, forEach: [], limit: 3, options: { concurrencyKey: 'k' } },
+      },
+      [
+        { pointer: '/steps/a/limit', detail: 'limit is for steps with forEach.' },
+        { pointer: '/steps/a/optionalItems', detail: 'optionalItems is for steps with forEach.' },
+        {
+          pointer: '/steps/b/limit',
+          detail: 'The items have a concurrencyKey, which says how many run at once. Leave one of them out.',
+        },
+      ],
+    ],
+    [
+      'too many items',
+      { a: { ...noop, forEach: Array.from({ length: forEachItemsMax + 1 }, () => 0) } },
+      [
+        {
+          pointer: '/steps/a/forEach',
+          detail: 'The list has 10001 items; 10000 is the most (forEachItemsMax).',
+        },
+      ],
+    ],
   ];
   test.each(cases)('%s', async (_name, steps, errors) => {
     expect(await refuse(422, steps)).toMatchObject({ code: 'invalid-input', errors });
@@ -255,6 +391,15 @@ describe('422', () => {
     expect(await refuse(422, { a: { task: 'test.files', input: { file: randomUUID() } } })).toMatchObject({
       code: 'file-not-found',
       errors: [{ pointer: '/steps/a/input/file' }],
+    });
+  });
+
+  test('a file of an item that is not there or is another tenant’s', async () => {
+    const forEach = [{ f: randomUUID() }];
+    const input = { file: { $item: true, path: 'f' } };
+    expect(await refuse(422, { a: { task: 'test.files', forEach, input } })).toMatchObject({
+      code: 'file-not-found',
+      errors: [{ pointer: '/steps/a/forEach/0/f' }],
     });
   });
 
@@ -288,6 +433,51 @@ test('what fits, or may fit, is taken', async () => {
       after: ['file'],
     },
     image: { task: 'image.resize', input: { file: { $from: 'a', path: 'file' }, width: 5 } },
+    each: {
+      task: 'image.resize',
+      forEach: { $from: 'file', path: 'files' },
+      input: { file: { $item: true }, width: 5 },
+      limit: 3,
+    },
+    listed: {
+      task: 'test.files',
+      forEach: [{ $from: 'a' }, { file: { $from: 'a', path: 'file' } }],
+      input: { file: { $item: true, path: 'file' } },
+    },
+    unsure: {
+      task: 'test.noop',
+      forEach: { $from: 'open' },
+      input: { n: { $index: true } },
+      optionalItems: true,
+    },
+    one: { task: 'test.files', input: { file: { $from: 'each', path: '3.file' } } },
+    many: { task: 'test.echo', input: { value: { $from: 'unsure' } } },
+  });
+});
+
+test('a step for each item says so from the beginning, and its job tells what it will do', async () => {
+  const headers = { 'idempotency-key': randomUUID() };
+  const steps = { all: { ...noop, forEach: [1, 2], input: { n: { $item: true } }, optionalItems: true } };
+  const workflow = await accept(steps, headers);
+  expect(() => workflowSchema.parse(workflow)).not.toThrow();
+  const job = workflow.steps['all']?.job;
+  expect(workflow.steps['all']).toMatchObject({
+    task: 'test.noop',
+    state: 'queued',
+    forEach: {
+      total: null,
+      counts: { queued: 0, succeeded: 0 },
+      limit: 100,
+      optionalItems: true,
+      jobs: `/v1/jobs?q=items:${job}`,
+    },
+  });
+  expect(await get(workflow.id)).toEqual(workflow);
+  expect(await accept(steps, headers)).toEqual(workflow);
+  expect(await (await client.get(`/v1/jobs/${job}`)).json()).toMatchObject({
+    task: 'workflow.each',
+    input: { task: 'test.noop', items: [1, 2], limit: 100, places: [{ at: ['n'], path: [] }] },
+    workflow: { id: workflow.id, step: 'all', item: null },
   });
 });
 

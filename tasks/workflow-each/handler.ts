@@ -1,0 +1,15 @@
+import type { HandlerOf } from '#shared/tasks/define-task.ts';
+import type { EachTaskContext } from '#shared/tasks/task-context.ts';
+import type { task } from './task.ts';
+
+export default (async (input, ctx) => {
+  for (;;) {
+    ctx.signal.throwIfAborted();
+    const step = await ctx.eachStep(input);
+    if (step.type === 'ended') return [...step.results];
+    ctx.progress(
+      (step.made / Math.max(1, step.total)) * 100,
+      `${step.made} of ${step.total} items have their jobs`,
+    );
+  }
+}) satisfies HandlerOf<typeof task, EachTaskContext>;
