@@ -127,7 +127,7 @@ describe('parseSearch says what is wrong with', () => {
     ],
     [
       'http://example.com',
-      'unknown key "http:", known keys are state, task, queue, tag, schedule, workflow, id, batch, created, duration; to look for this very text, put it in quotes.',
+      'unknown key "http:", known keys are state, task, queue, tag, schedule, workflow, items, id, batch, created, duration; to look for this very text, put it in quotes.',
     ],
     ['constructor:x', 'unknown key "constructor:"'],
     ['state:faild', 'unknown state "faild", did you mean "failed"?'],

@@ -32,6 +32,23 @@ test('a retry that is hours away comes when the time was moved', async () => {
   expect(await windlass.job(id)).toMatchObject({ state: 'succeeded', result: { attempt: 2 } });
 });
 
+test('a workflow that does something for each item is over when everything was drained', async () => {
+  const headers = { authorization: `Bearer ${windlass.key}`, 'content-type': 'application/json' };
+  const steps = { all: { task: 'test.noop', forEach: [1, 2, 3], input: { n: { $item: true } } } };
+  const accepted = await fetch(`${windlass.url}/v1/workflows`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify({ steps }),
+  });
+  const { id } = (await accepted.json()) as { id: string };
+  await windlass.drain();
+  const workflow = await fetch(`${windlass.url}/v1/workflows/${id}`, { headers });
+  expect(await workflow.json()).toMatchObject({
+    state: 'succeeded',
+    steps: { all: { result: [{ n: 1 }, { n: 2 }, { n: 3 }] } },
+  });
+});
+
 test('a schedule makes its job when its time was reached by moving', async () => {
   const headers = { authorization: `Bearer ${windlass.key}`, 'content-type': 'application/json' };
   const schedule = { task: 'test.noop', input: { n: 1 }, everyMs: dayMs };

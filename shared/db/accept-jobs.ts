@@ -219,6 +219,7 @@ export async function insertJobs(
       job.batchId === null &&
       job.concurrency === undefined &&
       job.workflow === undefined &&
+      job.item === undefined &&
       !isDependent(job),
   );
   const { rows } = await db.query<AcceptedRow>({

@@ -132,11 +132,15 @@ async function find<Column extends keyof JobSummaryRow>(
   const isText = terms.some((term) => term.type === 'text');
   const windowRowsMax = search.windowRows ?? (isText ? 2_000 : 20_000);
   let windowRows = isText ? Math.min(textWindowRows, windowRowsMax) : windowRowsMax;
-  // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page. A batch is
-  // found by its index, too, and is not large enough to be read in parts unless inputs have to be read.
+  // Without terms every row is a hit, and ids are found by the index: neither can read much more than a page. A batch, and the items of
+  // a step, are found by an index, too, and are not large enough to be read in parts unless inputs have to be read.
   let isUnbounded =
     terms.length === 0 ||
-    terms.some((term) => !term.isNegated && (term.type === 'id' || (term.type === 'batch' && !isText)));
+    terms.some(
+      (term) =>
+        !term.isNegated &&
+        (term.type === 'id' || ((term.type === 'batch' || term.type === 'items') && !isText)),
+    );
   const startedMs = performance.now();
   const rows: Row<Column>[] = [];
   let before = search.before ?? newestId;

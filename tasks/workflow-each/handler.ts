@@ -7,9 +7,7 @@ export default (async (input, ctx) => {
     ctx.signal.throwIfAborted();
     const step = await ctx.eachStep(input);
     if (step.type === 'ended') return [...step.results];
-    ctx.progress(
-      (step.made / Math.max(1, step.total)) * 100,
-      `${step.made} of ${step.total} items have their jobs`,
-    );
+    // How much of the work is done the items tell.
+    ctx.progress(0, `${step.made} of ${step.total} items have their jobs`);
   }
 }) satisfies HandlerOf<typeof task, EachTaskContext>;

@@ -318,6 +318,47 @@ describe.concurrent('for each', () => {
     });
   });
 
+  test('a list whose workers are killed again and again is done as the model says', async () => {
+    await withSystem({}, async (system) => {
+      let workers = [await system.startWorker(), await system.startWorker()];
+      // Every seventh item fails for good; the others hand on what they were given.
+      const list = range(150).map((n) => (n % 7 === 3 ? 'no number' : n));
+      const workflow = await start(system, {
+        given: { task: 'test.echo', input: { value: list } },
+        all: {
+          task: 'test.noop',
+          forEach: { $from: 'given', path: 'value' },
+          input: { n: { $item: true } },
+          optionalItems: true,
+          limit: 5,
+        },
+        again: {
+          task: 'test.echo',
+          forEach: { $from: 'all' },
+          input: { value: { $item: true } },
+          options: { attempts: 10 },
+        },
+      });
+      for (const share of [10, 60, 120, 200, 280]) {
+        await until(system, workflow, `${share} items to end`, ({ steps }) => {
+          const counts = [steps['all'], steps['again']].map((step) => step?.forEach?.counts);
+          return (
+            counts.reduce((sum, now) => sum + (now?.['succeeded'] ?? 0) + (now?.['failed'] ?? 0), 0) >= share
+          );
+        });
+        const [first, ...rest] = workers;
+        await first?.kill('SIGKILL');
+        workers = [...rest, await system.startWorker()];
+      }
+      const done = await ended(system, workflow);
+      const expected = list.map((n) => (typeof n === 'number' ? { n } : null));
+      expect(done.state).toBe('succeeded');
+      expect(done.steps['all']?.result).toEqual(expected);
+      expect(done.steps['again']?.result.map((result: any) => result.value)).toEqual(expected);
+      expect(await wrongItems(system)).toEqual([]);
+    });
+  });
+
   test.each([
     { point: 'each.before-commit', deaths: 2, made: [0, 0] },
     { point: 'each.after-commit', deaths: 2, made: [500, 1_000] },

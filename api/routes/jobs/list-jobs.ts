@@ -13,7 +13,7 @@ export const listJobs = defineRoute({
   tag: 'Jobs',
   summary: 'Search jobs',
   description: `Newest first. \`q\` holds terms, separated by spaces, that all have to fit:
-- \`state:failed\`, \`queue:image\`, \`tag:invoice-7\`, \`schedule:nightly\`, \`id:…\`, \`batch:…\`
+- \`state:failed\`, \`queue:image\`, \`tag:invoice-7\`, \`schedule:nightly\`, \`workflow:…\`, \`items:…\`, \`id:…\`, \`batch:…\`
 - \`task:image.resize\`, or \`task:image.*\` for all that begin so
 - \`created:<1h\` in the last hour, \`created:>1h\` before that (units ms, s, m, h, d, w); \`created:2026-01-31\` on that day in UTC, \`created:>=2026-01-31\`, \`created:<2026-01-31T12:00:00Z\`
 - \`duration:>30s\`: how long the last attempt took, or has been taking

@@ -481,6 +481,48 @@ test('a step for each item says so from the beginning, and its job tells what it
   });
 });
 
+test('the items of a step are counted in one answer and found by its job, by nobody else', async () => {
+  const { id, steps } = await accept({ all: { ...noop, forEach: [1, 2, 3], input: { n: { $item: true } } } });
+  const each = steps['all']?.job;
+  const ids = [randomUUID(), randomUUID(), randomUUID()];
+  await api.db.query(
+    `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms, each_id, each_index, workflow_id, workflow_step,
+       finished_at)
+     SELECT i.id, tenant_id, 'test.noop', 'noop', CASE i.place WHEN 1 THEN 'failed'::job_state ELSE 'queued' END, now(), now(), '{}', 1, 60000, j.id,
+       i.place - 1, workflow_id, workflow_step, CASE i.place WHEN 1 THEN now() END
+     FROM jobs j CROSS JOIN unnest($2::uuid[]) WITH ORDINALITY AS i(id, place) WHERE j.id = $1`,
+    [each, ids],
+  );
+  await api.db.query(
+    `INSERT INTO each_items (each_id, index, tenant_id, job_id) SELECT each_id, each_index, tenant_id, id FROM jobs WHERE each_id = $1`,
+    [each],
+  );
+  await api.db.query(
+    `INSERT INTO each_runs (job_id, tenant_id, next_index, total) SELECT id, tenant_id, 3, 3 FROM jobs WHERE id = $1`,
+    [each],
+  );
+  await end(each ?? '', 'failed');
+  // The step has ended, two of its items have not.
+  const open = await get(id);
+  expect(open).toMatchObject({ state: 'running', counts: { total: 1, failed: 1 }, finishedAt: null });
+  expect(open.steps['all']).toMatchObject({
+    forEach: { total: 3, counts: { queued: 2, failed: 1, active: 0 } },
+  });
+  const retry = await client.post(`/v1/workflows/${id}/retry`);
+  expect(((await retry.json()) as { code: string }).code).toBe('workflow-running');
+  const other = await api.client({ tenantId: 'other' });
+  const find = async (by: TestClient, q: string) => {
+    const page = (await (await by.get(`/v1/jobs?q=${q}`)).json()) as {
+      data: { workflow: { item: number } }[];
+    };
+    return page.data.map((job) => job.workflow.item).toSorted((a, b) => a - b);
+  };
+  expect(await find(client, `items:${each}`)).toEqual([0, 1, 2]);
+  expect(await find(client, `items:${each}+-state:failed`)).toEqual([1, 2]);
+  expect(await find(client, `workflow:${id}+-items:${each}`)).toEqual([null]);
+  expect(await find(other, `items:${each}`)).toEqual([]);
+});
+
 describe('what a step takes', () => {
   test('is in its input when it may run', async () => {
     const { steps } = await accept({
