@@ -5,6 +5,7 @@ import { defineTask, z } from '#shared/tasks/define-task.ts';
 import type { LoadedTask } from '#shared/tasks/load-tasks.ts';
 import type { EachRequest } from '#shared/tasks/task-context.ts';
 import { NotNowError } from '#shared/tasks/task-errors.ts';
+import { uuidv7 } from '#shared/ids.ts';
 import { insertJob } from '#test/support/insert-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createEachSteps, type EachStep } from './each-step.ts';
@@ -35,7 +36,8 @@ const tasks = new Map<string, LoadedTask>([[task.name, { definition: task, handl
 let isFull = false;
 
 async function startStep(resultBytesMax = 1_000): Promise<{ id: string; each: EachStep }> {
-  const id = await insertJob(db, { state: 'active', task: 'workflow.each', queue: 'workflow' });
+  const workerId = uuidv7();
+  const id = await insertJob(db, { state: 'active', task: 'workflow.each', queue: 'workflow', workerId });
   const create = createEachSteps({
     db,
     tasks,
@@ -44,7 +46,7 @@ async function startStep(resultBytesMax = 1_000): Promise<{ id: string; each: Ea
     isBacklogFull: async () => isFull,
     onQueued: () => {},
   });
-  const job = { tenantId: 'default', id, fence: 0, traceparent: null } as ClaimedJob;
+  const job = { tenantId: 'default', id, fence: 0, workerId, traceparent: null } as ClaimedJob;
   return { id, each: create(job, new AbortController().signal) };
 }
 

@@ -35,6 +35,7 @@ afterEach(async () => {
 });
 
 const tenantId = 'default';
+const workerId = '0199d7a3-1f5c-7cc0-8000-000000000009';
 const firstId = '00000000-0000-0000-0000-000000000000';
 
 /** The job of a step, which is being run. */
@@ -44,6 +45,7 @@ async function startEach(previous: string | null = null): Promise<string> {
     queue: 'workflow',
     state: 'active',
     startedAt: new Date(),
+    workerId,
     input: { previous },
   });
 }
@@ -73,6 +75,7 @@ async function prepare(
     jobId: eachId,
     tenantId,
     fence: 0,
+    workerId,
     previous,
     total,
     items: itemsOf(eachId, 0, count, input),
@@ -124,6 +127,9 @@ describe('making items', () => {
     const { page, start, eachId } = await prepare(3);
     await expect(makeItems(db, { ...page, fence: 7 }, start)).rejects.toThrow(EachSupersededError);
     await expect(makeItems(db, { ...page, tenantId: 'other' }, start)).rejects.toThrow(EachSupersededError);
+    // A claim that a crash of Postgres forgot is made again, by another worker and with the same fence.
+    const another = { ...page, workerId: firstId };
+    await expect(makeItems(db, another, start)).rejects.toThrow(EachSupersededError);
 
     // It waits for a row that is held until its job has ended.
     const holder = await db.connect();
@@ -256,7 +262,14 @@ describe('a step that begins to wait', () => {
   const waiting = { state: 'blocked', attemptsUsed: 0, crashes: 0, delayMs: 0, error: undefined } as const;
   const settle = (jobId: string) =>
     settleRuns(db, [
-      { jobId, fence: 0, settlement: { ...waiting, outcome: 'snoozed' }, result: null, outputs: [] },
+      {
+        jobId,
+        fence: 0,
+        workerId,
+        settlement: { ...waiting, outcome: 'snoozed' },
+        result: null,
+        outputs: [],
+      },
     ]);
 
   test('has no worker and has used no attempt', async () => {
