@@ -288,7 +288,7 @@ describe.concurrent('for each', () => {
           forEach: [gate, gate, gate],
           input: { dir: { $item: true, path: 'dir' }, until: { $item: true, path: 'until' } },
           limit: 1,
-          options: { startWithinMs: 3_000 },
+          options: { startWithinMs: 3_600_000 },
           optionalItems: true,
         },
       });
@@ -298,12 +298,13 @@ describe.concurrent('for each', () => {
         'one item to run',
         ({ steps }) => steps['all']?.forEach?.counts['active'] === 1,
       );
-      const [running, waiting] = await items(system, before.steps['all']);
+      const [running, waiting, late] = await items(system, before.steps['all']);
       // An item belongs to its step until that has ended.
       expect((await system.client.post(`/v1/jobs/${waiting?.id}/cancel`)).status).toBe(202);
       const refused = await system.client.request('DELETE', `/v1/jobs/${waiting?.id}`);
       expect(((await refused.json()) as { code: string }).code).toBe('job-in-use');
       // The third expires while the first runs.
+      await system.db.query('UPDATE jobs SET start_before = now() WHERE id = $1', [late?.id]);
       await until(
         system,
         workflow,
