@@ -301,21 +301,21 @@ export interface EachLook extends Cancelled {
 const cancelMax = 500;
 
 // Locked by whoever is first, skipped by the others. A job that was never blocked for its items is not touched: it has no row here, or
-// is not `blocked`.
+// is not `blocked`. Ids as arrays: joined in any other way, the planner reads all jobs while it knows nothing of the steps.
 const lookSql = (which: string) => `
 WITH candidate AS MATERIALIZED (
   SELECT r.job_id FROM each_runs r WHERE NOT r.is_over AND ${which}
 ), ready AS (
-  SELECT j.id FROM jobs j JOIN candidate c ON c.job_id = j.id
-  WHERE j.state = 'blocked' AND NOT ${hasOpenItemsSql('j.id')} ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
+  SELECT j.id FROM jobs j WHERE j.id = ANY (ARRAY(SELECT job_id FROM candidate)) AND j.state = 'blocked'
+    AND NOT ${hasOpenItemsSql('j.id')} ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), resumed AS (
   UPDATE jobs j SET state = 'queued', run_at = now(), rank_at = now() - j.priority * interval '60 s'
-  FROM ready WHERE j.id = ready.id AND j.state = 'blocked' RETURNING j.id, j.tenant_id
+  WHERE j.id = ANY (ARRAY(SELECT id FROM ready)) AND j.state = 'blocked' RETURNING j.id, j.tenant_id
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.queued' FROM resumed
 )
-SELECT c.job_id, r.id IS NOT NULL AS is_resumed, j.tenant_id, j.state IN ('succeeded', 'failed', 'cancelled') AS is_final
-FROM candidate c JOIN jobs j ON j.id = c.job_id LEFT JOIN resumed r ON r.id = c.job_id ORDER BY c.job_id`;
+SELECT j.id AS job_id, r.id IS NOT NULL AS is_resumed, j.tenant_id, j.state IN ('succeeded', 'failed', 'cancelled') AS is_final
+FROM jobs j LEFT JOIN resumed r ON r.id = j.id WHERE j.id = ANY (ARRAY(SELECT job_id FROM candidate)) ORDER BY j.id`;
 
 const someSql = lookSql('r.job_id = ANY($1::uuid[])');
 const nextSql = lookSql('r.job_id > $1 ORDER BY r.job_id LIMIT $2');

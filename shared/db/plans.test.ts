@@ -7,6 +7,7 @@ import { createAcceptJobs } from './accept-jobs.ts';
 import { completeBatches, completeNextBatches } from './complete-batches.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { drainQueue } from './drain-queue.ts';
+import { lookAtNextSteps, lookAtSteps } from './each-runs.ts';
 import { expireJobs } from './expire-jobs.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { countWaiting } from './jobs.ts';
@@ -70,6 +71,8 @@ test('what every job and every second costs is found by an index, also when the 
   expect(settled).toBe('succeeded');
   await completeBatches(db, [uuidv7()]);
   await completeNextBatches(db, uuidv7(), 500);
+  await lookAtSteps(db, [uuidv7()]);
+  await lookAtNextSteps(db, uuidv7(), 200);
   await reapDeadWorkers(db, () => undefined, new Date(0));
   await putSchedule(
     db,
@@ -138,6 +141,42 @@ test.each([
     // No live worker: the window is 1.
     expect((await feedQueues(hot, ['q'])).deliveries).toHaveLength(1);
     expect((await countEntriesRead(hot)) - before).toBeLessThan(100);
+  } finally {
+    await hot.end();
+  }
+});
+
+test('whether the items of steps have ended is told by a few entries, however many items and other jobs there are', async () => {
+  const hot = createHotDb({ url: world.databaseUrl, size: 1, timeoutMs: 5_000, name: 'test' });
+  try {
+    await insertFinished(20_000);
+    const eachIds = Array.from({ length: 20 }, () => uuidv7());
+    await db.query(
+      `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms)
+       SELECT id, 'default', 'workflow.each', 'workflow', 'blocked', now(), now(), '{}', 1, 1 FROM unnest($1::uuid[]) AS id`,
+      [eachIds],
+    );
+    await db.query(
+      `INSERT INTO each_runs (job_id, tenant_id, total) SELECT id, 'default', 1000 FROM unnest($1::uuid[]) AS id`,
+      [eachIds],
+    );
+    // Of the first ten all items have ended, of the others all but the last.
+    await db.query(
+      `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms, finished_at, each_id, each_index)
+       SELECT gen_random_uuid(), 'default', 't', 'q', CASE WHEN is_open THEN 'queued'::job_state ELSE 'succeeded' END, now(), now(), '{}', 1, 1,
+         CASE WHEN NOT is_open THEN now() END, e.id, n
+       FROM unnest($1::uuid[]) WITH ORDINALITY AS e(id, place) CROSS JOIN generate_series(1, 1000) AS n CROSS JOIN LATERAL (SELECT e.place > 10 AND n = 1000) AS o(is_open)`,
+      [eachIds],
+    );
+    for (const preparation of ['SELECT', 'VACUUM (ANALYZE) jobs']) {
+      await db.query(preparation);
+      await db.query(`UPDATE jobs SET state = 'blocked' WHERE task = 'workflow.each'`);
+      const before = await countEntriesRead(hot);
+      expect(
+        (await lookAtNextSteps(hot, eachIds[0]?.replace(/^.{8}/, '00000000') ?? '', 200)).resumed,
+      ).toHaveLength(10);
+      expect((await countEntriesRead(hot)) - before).toBeLessThan(500);
+    }
   } finally {
     await hot.end();
   }
