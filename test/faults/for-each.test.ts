@@ -1,5 +1,5 @@
 /** Steps for every item of a list, on the whole system: every item has one job, and the step ends as its items did. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { forEachItemsMax } from '#shared/domain/for-each.ts';
@@ -130,6 +130,33 @@ describe.concurrent('for each', () => {
       expect(await (await system.client.get(`/v1/files/${file}/content`)).text()).toBe('C');
       expect(await items(system, workflow.steps['upper'])).toMatchObject(
         range(3).map((item) => ({ state: 'succeeded', workflow: { id: workflow.id, step: 'upper', item } })),
+      );
+    });
+  });
+
+  test('the entries of an archive are items', async () => {
+    await withSystem({}, async (system) => {
+      await system.startWorker();
+      const body = readFileSync(new URL('../fixtures/archive.zip', import.meta.url));
+      const headers = { 'content-type': 'application/zip' };
+      const upload = await system.client.request('POST', '/v1/files', { body, headers });
+      const { id: file } = (await upload.json()) as { id: string };
+      const workflow = await ended(
+        system,
+        await start(system, {
+          unpack: { task: 'archive.extract', input: { file } },
+          look: {
+            task: 'file.inspect',
+            forEach: { $from: 'unpack', path: 'files' },
+            input: { file: { $item: true, path: 'file' } },
+          },
+        }),
+      );
+      expect(workflow.state).toBe('succeeded');
+      const { unpack, look } = workflow.steps;
+      expect(unpack?.result.files.length).toBeGreaterThan(0);
+      expect(look?.result.map((seen: any) => seen.sizeBytes)).toEqual(
+        unpack?.result.files.map((entry: any) => entry.sizeBytes),
       );
     });
   });
