@@ -450,6 +450,23 @@ test('what fits, or may fit, is taken', async () => {
       input: { n: { $index: true } },
       optionalItems: true,
     },
+    // As in docs/workflows.md.
+    unpack: { task: 'archive.extract', input: { file: { $from: 'a', path: 'file' }, include: ['*.jpg'] } },
+    thumbs: {
+      task: 'image.resize',
+      forEach: { $from: 'unpack', path: 'files' },
+      input: { file: { $item: true, path: 'file' }, width: 200 },
+      limit: 20,
+    },
+    looks: {
+      task: 'file.inspect',
+      forEach: [
+        { $from: 'a', path: 'file' },
+        { $from: 'thumbs', path: '0.file' },
+      ],
+      input: { file: { $item: true } },
+      optionalItems: true,
+    },
     one: { task: 'test.files', input: { file: { $from: 'each', path: '3.file' } } },
     many: { task: 'test.echo', input: { value: { $from: 'unsure' } } },
   });
