@@ -155,6 +155,7 @@ lease.start();
 const feeder = createFeeder({ db, queues, deliveries, signals, log });
 const reaper = createReaper({
   db,
+  queues,
   lease,
   policyOf: (name) => tasks.get(name)?.definition,
   signals,
