@@ -176,6 +176,7 @@ const scheduler = createScheduler({
   definitionOf: (name) => tasks.get(name)?.definition,
   tasks: [...tasks.keys()],
   jobRetentionMs: config.WINDLASS_JOB_RETENTION_MS,
+  waitingPerTenantMax: config.WINDLASS_WAITING_PER_TENANT_MAX,
   isBacklogFull,
   onMade: () => feeder.wake(),
   log,
