@@ -4,6 +4,7 @@
  */
 import { byIndex } from './by-index.ts';
 import type { Db } from './pool.ts';
+import { waitingTenantsSql } from './waiting-tenants.ts';
 
 /** Counts stop here: `10000` means that many, or more. */
 export const queueCountMax = 10_000;
@@ -40,13 +41,7 @@ const waitsSinceSql = 'greatest(j.run_at, j.created_at)';
 
 // The oldest of a tenant is among its first by rank, except for what priorities change (a step is a minute).
 const oldestWaitingSql = `(
-  WITH RECURSIVE tenant AS (
-    (SELECT tenant_id, 1 AS place FROM jobs WHERE queue = q.name AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT j.tenant_id FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NULL
-      AND j.tenant_id > t.tenant_id ORDER BY j.tenant_id LIMIT 1), t.place + 1
-    FROM tenant t WHERE t.tenant_id IS NOT NULL AND t.place < ${oldestSampleMax}
-  )
+  WITH RECURSIVE ${waitingTenantsSql('q.name', oldestSampleMax)}
   SELECT min(next.since) FROM tenant t CROSS JOIN LATERAL (
     SELECT ${waitsSinceSql} AS since FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NULL AND j.tenant_id = t.tenant_id
     ORDER BY j.rank_at, j.id LIMIT (SELECT greatest(1, ${oldestSampleMax} / greatest(1, count(tenant_id))) FROM tenant)
