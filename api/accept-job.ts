@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { crashPoint } from '#shared/crash-point.ts';
-import { isMissingFileError, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
+import { isMissingFileError, type Acceptance, type NewFile, type NewJob } from '#shared/db/accept-jobs.ts';
 import { isMissingParentError, listMissingJobs } from '#shared/db/dependencies.ts';
 import { listFilesOfJob, listMissingFiles, type FileRow } from '#shared/db/files.ts';
 import { findIdempotencyKey } from '#shared/db/idempotency.ts';
@@ -101,8 +101,7 @@ export async function acceptJob(
   };
   crashPoint('accept.before-commit');
   const release = await deps.quotas.waiting.take(identity.tenantId, 1);
-  const acceptance = await deps.accepts
-    .add(job)
+  const { acceptance, duplicate } = await addJob(deps, identity, job)
     .catch((err: unknown) => {
       if (isMissingParentError(err))
         throw new AppError('parent-not-found', 'A job that it waits for was deleted just now.', {
@@ -119,7 +118,6 @@ export async function acceptJob(
   if (acceptance.type === 'accepted' && acceptance.isDispatched)
     deps.dispatcher.dispatch({ jobId: job.id, fence: 0, queue: job.queue });
   if (acceptance.type === 'held') {
-    const duplicate = await findDuplicate(deps, identity, acceptance.jobId);
     if (duplicate === undefined)
       throw new AppError('unavailable', 'The job that had the unique key was deleted just now. Try again.', {
         retryAfterSeconds: 1,
@@ -131,6 +129,24 @@ export async function acceptJob(
     hasTakenFiles: true,
     job: toAcceptedRow(job, acceptance.createdAt),
   };
+}
+
+/** Another try finds the key free, when the job that had it was deleted before it could be read for the answer. */
+const heldTriesMax = 3;
+
+async function addJob(
+  deps: ApiDeps,
+  identity: Identity,
+  job: NewJob,
+): Promise<{ acceptance: Acceptance; duplicate?: Awaited<ReturnType<typeof findDuplicate>> }> {
+  for (let tries = 1; ; tries += 1) {
+    const acceptance = await deps.accepts.add(job);
+    if (acceptance.type !== 'held') return { acceptance };
+    const duplicate = await findDuplicate(deps, identity, acceptance.jobId);
+    // What it replaced has taken its files, and they are gone with the job.
+    if (duplicate !== undefined || acceptance.isReplaced || tries === heldTriesMax)
+      return { acceptance, duplicate };
+  }
 }
 
 /**

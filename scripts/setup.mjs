@@ -16,6 +16,9 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const modules = join(root, 'node_modules');
 const stampFile = join(modules, '.windlass-installed');
 const nodeProgram = join(modules, 'node', 'bin', 'node');
+const parent = process.ppid;
+/** How often it is looked whether npm is still there, in ms. */
+const npmCheckMs = 1_000;
 
 const [command, ...args] = process.argv.slice(2);
 
@@ -185,8 +188,26 @@ function run() {
       if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal);
     });
   }
+  if (isRunByNpm()) {
+    const timer = setInterval(() => {
+      if (process.ppid === parent) return;
+      // Once: to the service a second signal means "at once".
+      clearInterval(timer);
+      child.kill('SIGTERM');
+    }, npmCheckMs);
+    timer.unref();
+  }
   child.on('error', (err) => quit(`${nodeProgram} could not be started: ${err.message}`));
   child.on('exit', (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
+}
+
+/**
+ * By npm itself, and not by something further down that inherited its variables. Then our parent is npm, because the
+ * scripts of package.json begin with `exec`, or the shell that npm runs them with: the death of either means that npm was
+ * ended and could not tell us. The end of whoever started npm changes nothing: `npm start &` is meant to stay.
+ */
+function isRunByNpm() {
+  return (process.env.npm_lifecycle_script ?? '').startsWith(`exec node scripts/setup.mjs ${command}`);
 }
 
 function quit(message) {

@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { waitFor } from '#test/support/wait-for.ts';
 
@@ -24,7 +24,8 @@ beforeEach(() => {
   mkdirSync(join(dir, 'scripts'));
   mkdirSync(join(dir, 'bin'));
   copyFileSync(new URL('setup.mjs', import.meta.url), join(dir, 'scripts', 'setup.mjs'));
-  writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
+  const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+  writeFileSync(join(dir, 'package.json'), JSON.stringify({ type: 'module', scripts }));
   writeScript('hello', `console.log('hello', process.argv.slice(2).join(' '), process.cwd());`);
   writeLock('1.0.0');
   writeNpm(installing);
@@ -32,6 +33,9 @@ beforeEach(() => {
 
 afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL');
+  // One that outlives npm is what some tests look for.
+  const pids = join(dir, 'pid');
+  if (existsSync(pids)) killIfRunning(Number(readFileSync(pids, 'utf8')));
   rmSync(dir, { recursive: true, force: true });
 });
 
@@ -147,6 +151,98 @@ test('the command learns that it is alone when the set-up is killed', async () =
   );
 });
 
+test('SIGTERM to npm ends the command in order, and npm waits for its end and hands its exit code on', async () => {
+  writeScript('start', stopsInOrder);
+  const run = await startWithNpm();
+  run.child.kill('SIGTERM');
+  await waitUntilStopped(run);
+  expect(await run.end()).toEqual({
+    exitCode: 4,
+    stdout: expect.stringContaining('ready\ntold\nstopped\n'),
+    stderr: '',
+  });
+});
+
+test('the command is stopped in order when npm was killed', async () => {
+  writeScript('start', stopsInOrder);
+  const run = await startWithNpm();
+  run.child.kill('SIGKILL');
+  await waitUntilStopped(run);
+});
+
+test('also when npm was killed that runs its scripts by a shell which stays in between', async () => {
+  writeScript('start', stopsInOrder);
+  const shell = join(dir, 'bin', 'shell');
+  writeFileSync(shell, `#!/bin/sh\n/bin/sh "$@"\nexit $?\n`);
+  chmodSync(shell, 0o755);
+  const run = await startWithNpm({ npm_config_script_shell: shell });
+  run.child.kill('SIGTERM');
+  await waitUntilStopped(run);
+});
+
+test('a command that npm runs in the background goes on when the shell that started npm is gone', async () => {
+  writeScript(
+    'start',
+    `import { writeFileSync } from 'node:fs';
+     writeFileSync('pid', String(process.pid));
+     let beats = 0; setInterval(() => console.log('beat', ++beats), 100); process.on('SIGTERM', () => process.exit());`,
+  );
+  await setup(['hello']); // Installs.
+  const run = start([], { program: ['sh', '-c', `"${realNpm()}" start & echo "npm is $!"`] });
+  await once(run.child, 'exit');
+  // Longer than it takes to notice that npm is gone.
+  await waitFor(() => (run.stdout().includes('beat 40') ? true : undefined), {
+    what: 'the command to go on',
+    seen: run.stdout,
+  });
+  process.kill(Number(/npm is (\d+)/.exec(run.stdout())?.[1]), 'SIGTERM');
+  await run.end();
+});
+
+const stopsInOrder = `
+import { writeFileSync } from 'node:fs';
+writeFileSync('pid', String(process.pid));
+process.on('SIGTERM', () => {
+  console.log('told');
+  setTimeout(() => { console.log('stopped'); process.exit(4); }, 2500); // Long enough to be told twice.
+});
+setInterval(() => {}, 1000);
+console.log('ready');`;
+
+/** With the scripts that this project has, by the npm of this machine. */
+async function startWithNpm(env: Record<string, string> = {}) {
+  await setup(['hello']); // Installs.
+  const run = start([], { program: [realNpm(), 'start'], env });
+  await waitFor(() => (run.stdout().includes('ready') ? true : undefined), {
+    what: 'the command to run',
+    deadlineMs: 30_000,
+    seen: run.stdout,
+  });
+  return run;
+}
+
+async function waitUntilStopped(run: { stdout: () => string }): Promise<void> {
+  await waitFor(() => (run.stdout().endsWith('ready\ntold\nstopped\n') ? true : undefined), {
+    what: 'the command to stop',
+    deadlineMs: 30_000,
+    seen: run.stdout,
+  });
+}
+
+function killIfRunning(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+function realNpm(): string {
+  const dirs = (process.env['PATH'] ?? '').split(delimiter);
+  const found = dirs.map((path) => join(path, 'npm')).find((file) => existsSync(file));
+  return found ?? 'there is no npm on the PATH';
+}
+
 const installing = `
 rm -rf node_modules && mkdir -p node_modules/node/bin
 ln -s '${process.execPath}' node_modules/node/bin/node
@@ -181,12 +277,16 @@ function lockText(version: string): string {
   });
 }
 
-function start(args: string[]) {
+function start(args: string[], options: { program?: string[]; env?: Record<string, string> } = {}) {
   // What npm sets for its scripts would lead to the npm that runs these tests.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')));
-  const child = spawn(process.execPath, [join(dir, 'scripts', 'setup.mjs'), ...args], {
-    cwd: tmpdir(),
-    env: { ...env, PATH: `${join(dir, 'bin')}:${process.env['PATH']}` },
+  const [program = process.execPath, ...before] = options.program ?? [
+    process.execPath,
+    join(dir, 'scripts', 'setup.mjs'),
+  ];
+  const child = spawn(program, [...before, ...args], {
+    cwd: options.program === undefined ? tmpdir() : dir,
+    env: { ...env, ...options.env, PATH: `${join(dir, 'bin')}:${process.env['PATH']}` },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   children.push(child);

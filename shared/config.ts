@@ -122,7 +122,7 @@ export const configSchema = z.object({
     'Jobs waiting in all queues before new ones are refused with 503.',
   ),
   WINDLASS_WAITING_PER_TENANT_MAX: int(0, 0).describe(
-    'Jobs of one tenant that wait (in all queues, those for later included) before its new ones are refused with 429; 0 for no limit. Each further api process can pass it by a sixteenth.',
+    'Jobs of one tenant that wait (in all queues, those for later included) before its new ones are refused with 429 and its schedules make none; 0 for no limit. Each further api process can pass it by a sixteenth.',
   ),
   WINDLASS_BYTES_PER_TENANT_MAX: int(0, 0).describe(
     'Bytes of all files of one tenant before its uploads are refused with 507; 0 for no limit. Files that jobs produce count, and are not refused. Each further api process can pass it by a sixteenth.',

@@ -157,6 +157,7 @@ lease.start();
 const feeder = createFeeder({ db, queues, deliveries, signals, log });
 const reaper = createReaper({
   db,
+  queues,
   lease,
   policyOf: (name) => tasks.get(name)?.definition,
   signals,
@@ -177,6 +178,7 @@ const scheduler = createScheduler({
   definitionOf: (name) => tasks.get(name)?.definition,
   tasks: [...tasks.keys()],
   jobRetentionMs: config.WINDLASS_JOB_RETENTION_MS,
+  waitingPerTenantMax: config.WINDLASS_WAITING_PER_TENANT_MAX,
   isBacklogFull,
   onMade: () => feeder.wake(),
   log,

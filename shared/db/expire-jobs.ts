@@ -27,6 +27,19 @@ WITH late AS (
 )
 SELECT id FROM ended`;
 
+/**
+ * The names of all other queues than these. Jobs may come to a queue that no worker serves, and are late there all the same: each worker
+ * looks after those that are not its own, too.
+ */
+export async function listOtherQueues(db: Queryable, queues: readonly string[]): Promise<string[]> {
+  const { rows } = await db.query<{ name: string }>({
+    name: 'other-queues',
+    text: 'SELECT name FROM queues WHERE NOT name = ANY($1)',
+    values: [queues],
+  });
+  return rows.map((row) => row.name);
+}
+
 /** Fails up to `expireBatchMax` jobs of these queues. @returns their ids. */
 export async function expireJobs(db: Queryable, queues: readonly string[]): Promise<string[]> {
   const { rows } = await db.query<{ id: string }>({

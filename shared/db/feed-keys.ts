@@ -10,6 +10,7 @@
  * feeding one look at that key. A key has parked jobs only while it is busy (or its rate is used up), so there are few such keys.
  */
 import type { Queryable } from './pool.ts';
+import { waitingTenantsSql } from './waiting-tenants.ts';
 
 /** Of jobs that wait for room of their key. With the words of the index `jobs_parked`. */
 export const isParkedSql = (job: string): string => `${job}.state = 'queued' AND ${job}.rank_at = 'infinity'`;
@@ -100,13 +101,7 @@ export async function unpark(
 // As in feed-queues.ts, tenants in turn; but of each key only as many as it has room for, and a few more rows of each tenant
 // are read, so that those without room are parked and do not come up again.
 const pickSql = `
-WITH RECURSIVE tenant AS (
-  (SELECT tenant_id FROM jobs WHERE queue = $1 AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
-  UNION ALL
-  SELECT (SELECT j.tenant_id FROM jobs j
-    WHERE j.queue = $1 AND j.state = 'queued' AND j.dispatched_at IS NULL AND j.tenant_id > t.tenant_id ORDER BY j.tenant_id LIMIT 1)
-  FROM tenant t WHERE t.tenant_id IS NOT NULL
-), seen AS MATERIALIZED (
+WITH RECURSIVE ${waitingTenantsSql('$1')}, seen AS MATERIALIZED (
   SELECT t.tenant_id, j.id, j.rank_at, j.concurrency_key, j.concurrency_max,
     row_number() OVER (PARTITION BY t.tenant_id, j.concurrency_key ORDER BY j.rank_at, j.id) AS place
   FROM tenant t CROSS JOIN LATERAL (

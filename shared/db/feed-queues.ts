@@ -17,6 +17,7 @@ import {
 } from './feed-keys.ts';
 import { insertStarts, measureRates } from './feed-rates.ts';
 import { inTransaction, unsynced, type Db, type Queryable } from './pool.ts';
+import { waitingTenantsSql } from './waiting-tenants.ts';
 import type { Delivery } from './claim-jobs.ts';
 
 export const windowMax = 1_000;
@@ -230,13 +231,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
 // (0.8 s with 1,000,000 jobs). A job with a key that came in the last moment is left to the next tick, which looks at keys.
 // What is picked at once is delivered by turn and rank: an update answers in any order.
 const pickSql = `
-WITH RECURSIVE tenant AS (
-  (SELECT tenant_id FROM jobs WHERE queue = $1 AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
-  UNION ALL
-  SELECT (SELECT j.tenant_id FROM jobs j
-    WHERE j.queue = $1 AND j.state = 'queued' AND j.dispatched_at IS NULL AND j.tenant_id > t.tenant_id ORDER BY j.tenant_id LIMIT 1)
-  FROM tenant t WHERE t.tenant_id IS NOT NULL
-), turns AS (
+WITH RECURSIVE ${waitingTenantsSql('$1')}, turns AS (
   SELECT j.id, j.rank_at, t.tenant_id, row_number() OVER (PARTITION BY t.tenant_id ORDER BY j.rank_at, j.id) AS turn
   FROM tenant t CROSS JOIN LATERAL (
     SELECT id, rank_at FROM jobs

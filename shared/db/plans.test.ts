@@ -95,6 +95,7 @@ test('what every job and every second costs is found by an index, also when the 
     tasks: ['t'],
     limit: 10,
     bytesMax: 1,
+    waitingPerTenantMax: 10,
     decide: ({ now }) => ({
       type: 'decided',
       jobs: [],

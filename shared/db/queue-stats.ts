@@ -4,6 +4,7 @@
  */
 import { byIndex } from './by-index.ts';
 import type { Db } from './pool.ts';
+import { waitingTenantsSql } from './waiting-tenants.ts';
 
 /** Counts stop here: `10000` means that many, or more. */
 export const queueCountMax = 10_000;
@@ -35,17 +36,14 @@ const countSql = (condition: string, order: string) =>
 /** Rows that are looked at for the longest wait, shared among the tenants; and most tenants. */
 const oldestSampleMax = 1_000;
 
+/** A `runAt` may lie before the job was sent: in the past means now. */
+const waitsSinceSql = 'greatest(j.run_at, j.created_at)';
+
 // The oldest of a tenant is among its first by rank, except for what priorities change (a step is a minute).
 const oldestWaitingSql = `(
-  WITH RECURSIVE tenant AS (
-    (SELECT tenant_id, 1 AS place FROM jobs WHERE queue = q.name AND state = 'queued' AND dispatched_at IS NULL ORDER BY tenant_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT j.tenant_id FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NULL
-      AND j.tenant_id > t.tenant_id ORDER BY j.tenant_id LIMIT 1), t.place + 1
-    FROM tenant t WHERE t.tenant_id IS NOT NULL AND t.place < ${oldestSampleMax}
-  )
-  SELECT min(next.run_at) FROM tenant t CROSS JOIN LATERAL (
-    SELECT j.run_at FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NULL AND j.tenant_id = t.tenant_id
+  WITH RECURSIVE ${waitingTenantsSql('q.name', oldestSampleMax)}
+  SELECT min(next.since) FROM tenant t CROSS JOIN LATERAL (
+    SELECT ${waitsSinceSql} AS since FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NULL AND j.tenant_id = t.tenant_id
     ORDER BY j.rank_at, j.id LIMIT (SELECT greatest(1, ${oldestSampleMax} / greatest(1, count(tenant_id))) FROM tenant)
   ) AS next WHERE t.tenant_id IS NOT NULL)`;
 
@@ -64,7 +62,7 @@ SELECT q.name, q.is_paused, q.paused_at, q.pause_reason, due.scheduled, due.retr
   coalesce((SELECT sum((w.slots->>q.name)::integer) FROM worker w), 0)::integer AS slots,
   coalesce((SELECT max((w.slots->>q.name)::integer) FROM worker w), 0)::integer AS slots_of_one,
   coalesce(greatest(0, extract(epoch FROM now() - least(${oldestWaitingSql},
-    (SELECT min(j.run_at) FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NOT NULL))) * 1000), 0)::float8
+    (SELECT min(${waitsSinceSql}) FROM jobs j WHERE j.queue = q.name AND j.state = 'queued' AND j.dispatched_at IS NOT NULL))) * 1000), 0)::float8
     AS oldest_wait_ms
 FROM queues q CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE state = 'scheduled') AS scheduled, count(*) FILTER (WHERE state = 'retrying') AS retrying FROM (

@@ -7,6 +7,7 @@ import type { Misfire, Overlap, TickOutcome } from '../domain/misfire.ts';
 import type { NewJob } from './accept-jobs.ts';
 import { inTransaction, isDataError, type Db, type Queryable } from './pool.ts';
 import type { ScheduleError, TimingRow } from './schedules.ts';
+import { countWaitingOfTenant } from './tenant-usage.ts';
 import { insertAnyJobs } from './unique-jobs.ts';
 
 /** A worker that does not know the task leaves the schedule to those that do, for so long, in ms: a deploy is under way. */
@@ -30,6 +31,8 @@ export interface DueSchedule extends TimingRow {
   readonly now: Date;
   /** A job of it has not ended. Only looked up where `overlap` asks for it. */
   readonly is_busy: boolean;
+  /** So many jobs more its tenant may have waiting; Infinity without a quota. */
+  readonly room: number;
 }
 
 /** What becomes of a due schedule. After a failure its ticks are still undecided. */
@@ -45,7 +48,13 @@ export type TickDecision =
       /** Undefined when nothing was due after all: the rules of its time zone have changed. */
       readonly lastTick: { readonly at: Date; readonly outcome: TickOutcome } | undefined;
     }
-  | { readonly type: 'failed'; readonly error: { readonly code: string; readonly message: string } };
+  | {
+      readonly type: 'failed';
+      /** For its owner. */
+      readonly error: { readonly code: string; readonly message: string };
+      /** For the log. */
+      readonly cause?: unknown;
+    };
 
 export interface TickResult {
   readonly schedules: number;
@@ -55,6 +64,8 @@ export interface TickResult {
     readonly schedule: string;
     readonly tenantId: string;
     readonly code: string;
+    /** What the owner is not shown. */
+    readonly err?: unknown;
   }[];
 }
 
@@ -79,6 +90,8 @@ export function tickSchedules(
     tasks: readonly string[];
     limit: number;
     bytesMax: number;
+    /** 0: no limit. */
+    waitingPerTenantMax: number;
     decide: (schedule: DueSchedule) => TickDecision;
   },
 ): Promise<TickResult> {
@@ -86,13 +99,18 @@ export function tickSchedules(
     const due = await lockDue(client, options.tasks, options.limit);
     if (due.length === 0) return { schedules: 0, jobs: 0, newlyFailed: [] };
     const busy = await listBusy(client, due);
+    const rooms = await readRooms(client, due, options.waitingPerTenantMax);
     const decided: Decided[] = [];
     let bytes = 0;
     for (const row of due) {
       if (bytes >= options.bytesMax) break;
-      const schedule = { ...row, is_busy: busy.has(row.id) };
+      const room = rooms.get(row.tenant_id) ?? Number.POSITIVE_INFINITY;
+      const schedule = { ...row, is_busy: busy.has(row.id), room };
       const decision = options.decide(schedule);
-      if (decision.type === 'decided') bytes += decision.bytes;
+      if (decision.type === 'decided') {
+        bytes += decision.bytes;
+        rooms.set(row.tenant_id, room - decision.jobs.length);
+      }
       decided.push({ schedule, decision });
     }
     const { outcomes, jobs } = await makeJobs(client, decided);
@@ -101,12 +119,17 @@ export function tickSchedules(
       schedules: decided.length,
       jobs,
       newlyFailed: outcomes
-        .filter(({ schedule, decision }) => decision.type === 'failed' && !schedule.has_error)
-        .map(({ schedule, decision }) => ({
-          schedule: schedule.key,
-          tenantId: schedule.tenant_id,
-          code: decision.type === 'failed' ? decision.error.code : '',
-        })),
+        .filter(({ schedule }) => !schedule.has_error)
+        .flatMap(({ schedule, decision }) =>
+          decision.type === 'failed'
+            ? {
+                schedule: schedule.key,
+                tenantId: schedule.tenant_id,
+                code: decision.error.code,
+                ...(decision.cause !== undefined && { err: decision.cause }),
+              }
+            : [],
+        ),
     };
   });
 }
@@ -124,7 +147,7 @@ export async function pruneTicks(db: Queryable, limit: number): Promise<number> 
 const eligibleSql = `next_due_at IS NOT NULL AND
   (task = ANY($1) OR next_due_at < now() - interval '${unknownTaskGraceMs} ms')`;
 
-type LockedRow = Omit<DueSchedule, 'is_busy'>;
+type LockedRow = Omit<DueSchedule, 'is_busy' | 'room'>;
 
 async function lockDue(client: Queryable, tasks: readonly string[], limit: number): Promise<LockedRow[]> {
   const { rows } = await client.query<LockedRow>({
@@ -151,6 +174,19 @@ async function listBusy(client: Queryable, due: readonly LockedRow[]): Promise<S
   return new Set(rows.map((row) => row.id));
 }
 
+/** By tenant. Two workers that decide schedules of one tenant at the same moment both see the room that there was before. */
+async function readRooms(
+  client: Queryable,
+  due: readonly LockedRow[],
+  waitingMax: number,
+): Promise<Map<string, number>> {
+  const rooms = new Map<string, number>();
+  if (waitingMax === 0) return rooms;
+  for (const tenantId of new Set(due.map((row) => row.tenant_id)))
+    rooms.set(tenantId, waitingMax - (await countWaitingOfTenant(client, tenantId, waitingMax)));
+  return rooms;
+}
+
 interface Decided {
   readonly schedule: DueSchedule;
   readonly decision: TickDecision;
@@ -172,8 +208,7 @@ async function makeJobs(
     await client.query('ROLLBACK TO SAVEPOINT jobs');
     const [only] = decided;
     if (decided.length === 1 && only !== undefined) {
-      const message = `The job was refused by the database: ${err instanceof Error ? err.message : String(err)}`;
-      const decision: TickDecision = { type: 'failed', error: { code: 'internal', message } };
+      const decision: TickDecision = { type: 'failed', error: refusedByDatabase, cause: err };
       return { outcomes: [{ ...only, decision }], jobs: 0 };
     }
     const outcomes: Decided[] = [];
@@ -186,6 +221,13 @@ async function makeJobs(
     return { outcomes, jobs };
   }
 }
+
+const refusedByDatabase = {
+  code: 'internal',
+  message:
+    'Its job could not be stored: the database refused what it holds. PUT it again with another input or other options; ' +
+    'why exactly is in the log of the worker.',
+};
 
 async function insertTicks(client: Queryable, decided: readonly Decided[]): Promise<number> {
   const wanted = decided.flatMap(({ schedule, decision }) =>

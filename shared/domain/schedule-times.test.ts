@@ -6,7 +6,7 @@
 import { Cron } from 'croner';
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
-import { findCronProblem, ticksOf } from './schedule-times.ts';
+import { findCronProblem, ticksOf, yearsSearched } from './schedule-times.ts';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -317,6 +317,40 @@ describe('what cannot be read is refused with its reason', () => {
     for (const cron of ['*/5 * * * *', '0 30 2 * * MON-FRI', '0 0 L * *', '0 9 * * FRI#2', ' 0  0 1 1 * '])
       expect(findCronProblem({ cron, timezone: 'Europe/Berlin' }, new Date(begin))).toBeUndefined();
   });
+});
+
+test('every kind of year there is, by its leap day and the weekday of its first day, comes again within those that are searched', () => {
+  const kindOf = (year: number) =>
+    `${new Date(Date.UTC(year, 1, 29)).getUTCMonth() === 1} ${new Date(Date.UTC(year, 0, 1)).getUTCDay()}`;
+  // The calendar repeats itself every 400 years.
+  for (let year = 2000; year < 2400; year += 1) {
+    const later = Array.from({ length: yearsSearched }, (_, index) => kindOf(year + 1 + index));
+    expect(new Set(later).size).toBe(14);
+  }
+});
+
+test.each(['0 0 31 2,4,6,9,11 *', '* * * 8-31 * +MON#1', '0 0 15W * +SAT', '*/30 2 25-31 3 +SUN'])(
+  'that %s is never due is found without looking at centuries',
+  (cron) => {
+    const looks = vi.spyOn(Date, 'UTC');
+    onTestFinished(() => looks.mockRestore());
+    const problem = findCronProblem({ cron, timezone: 'Europe/Berlin' }, new Date(begin));
+    expect(problem?.detail).toContain('never due');
+    expect(looks.mock.calls.map(([year]) => year).filter((year) => year > 2028 + yearsSearched)).toEqual([]);
+  },
+);
+
+test('what is due once in forty years is found', () => {
+  const timing = { type: 'cron', cron: '0 0 29 2 +MON', timezone: 'UTC' } as const;
+  let from = new Date('2000-01-01T00:00:00Z');
+  const years: number[] = [];
+  while (from.getUTCFullYear() < 2400) {
+    expect(findCronProblem(timing, from)).toBeUndefined();
+    from = ticksOf(timing).next(from) ?? new Date(Number.NaN);
+    years.push(from.getUTCFullYear());
+  }
+  const gaps = years.slice(1).map((year, index) => year - (years[index] ?? 0));
+  expect(Math.max(...gaps)).toBe(40);
 });
 
 test.each(['* * * * * *', '0 0 29 2 *'])(

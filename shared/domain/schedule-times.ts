@@ -25,6 +25,11 @@ export interface Ticks {
 export const everyMsMin = 1_000;
 export const everyMsMax = 366 * 86_400_000;
 export const cronLengthMax = 200;
+/**
+ * After so many years every kind of year has come again (a leap day on a certain weekday is the rarest, up to 40 years apart), so
+ * what is not due until then never is. Croner itself would go on to the year 3000, which takes it up to half a second.
+ */
+export const yearsSearched = 40;
 
 /** @throws Error when the expression or the time zone cannot be read (`findCronProblem` says why). */
 export function ticksOf(timing: Timing): Ticks {
@@ -52,8 +57,8 @@ export function findCronProblem(
     };
   }
   try {
-    if (readCron(timing).nextRun(now) === null)
-      return { field: 'cron', detail: 'is never due: there is no such date.' };
+    readCron(timing); // For its reason: with years it says another one.
+    if (isNeverDue(timing, now)) return { field: 'cron', detail: 'is never due: there is no such date.' };
   } catch (err) {
     const reason = err instanceof Error ? err.message.replace(/^CronPattern: /, '') : String(err);
     return { field: 'cron', detail: `cannot be read: ${reason}` };
@@ -72,9 +77,21 @@ function isTimeZone(name: string): boolean {
   }
 }
 
+/** The years of the search as a seventh field, beyond which croner does not look. */
+function isNeverDue({ cron, timezone }: { cron: string; timezone: string }, now: Date): boolean {
+  const fields = cron.trim().split(/\s+/);
+  // It is the next year already in some zones, and still the last one in others.
+  const years = `${now.getUTCFullYear() - 1}-${now.getUTCFullYear() + 1 + yearsSearched}`;
+  const withYears = [...(fields.length === 5 ? ['0'] : []), ...fields, years].join(' ');
+  return new Cron(withYears, { ...cronOptions, mode: '7-part', timezone }).nextRun(now) === null;
+}
+
+/** Fixed times are moved out of a gap, rhythms go on after it. */
+const cronOptions = { fixedTimeRule: 'no-wildcard' } as const;
+
 function readCron({ cron, timezone }: { cron: string; timezone: string }): Cron {
   // Without a function there is no timer.
-  return new Cron(cron.trim(), { timezone, mode: '5-or-6-parts', fixedTimeRule: 'no-wildcard' });
+  return new Cron(cron.trim(), { ...cronOptions, mode: '5-or-6-parts', timezone });
 }
 
 function cronTicks(cron: Cron): Ticks {

@@ -8,6 +8,9 @@ export const dependsOnMax = 100;
 
 const yearMs = 366 * 86_400_000;
 
+const instantMin = Date.parse('0001-01-01T00:00:00Z');
+const instantMax = Date.parse('9999-12-31T23:59:59.999Z');
+
 /** Keys are text that can be shown in a line. */
 const limitKey = z
   .string()
@@ -140,6 +143,11 @@ export const jobOptions = z
     message: 'Give delayMs or runAt, not both.',
     path: ['runAt'],
   })
+  .refine(
+    ({ runAt, startWithinMs }) =>
+      runAt === undefined || startWithinMs === undefined || Date.parse(runAt) + startWithinMs <= instantMax,
+    { message: 'The job would have to start after the year 9999.', path: ['startWithinMs'] },
+  )
   .superRefine((options, ctx) => {
     const { uniqueKey } = options;
     if (uniqueKey === undefined) return;
@@ -200,6 +208,6 @@ export function findCeilingErrors(options: JobOptions, task: TaskDefinition): Fi
 
 /** Postgres has no year 0 and writes those after 9999 in another way than ISO 8601 does. */
 function isStorableInstant(text: string): boolean {
-  const year = new Date(text).getUTCFullYear();
-  return year >= 1 && year <= 9_999;
+  const instant = Date.parse(text);
+  return instant >= instantMin && instant <= instantMax;
 }

@@ -51,6 +51,19 @@ test.concurrent('after a pause nothing of the queue starts, not even what Redis 
     expect(early.rows).toEqual([]);
   }));
 
+test.concurrent('a job that came too late expires also in a queue that no worker serves', () =>
+  withSystem({ env: { WINDLASS_QUEUES: 'noop:1' } }, async (system) => {
+    await system.startWorker();
+    const ids = [
+      await system.submit('test.echo', { value: 1 }, { startWithinMs: 1 }),
+      await system.submit('test.noop', {}, { delayMs: 10, startWithinMs: 60_000 }),
+    ];
+    expect(await system.finished(ids)).toMatchObject([
+      { queue: 'host', state: 'failed', error: { code: 'expired' }, attempts: [] },
+      { queue: 'noop', state: 'succeeded' },
+    ]);
+  }));
+
 test.concurrent('F39: a queue that was paused for an hour runs in the order of priority and age after the resume; only what had to start by then has expired', () =>
   withSystem({ env: { WINDLASS_QUEUES: 'noop:1' } }, async (system) => {
     await system.startWorker();

@@ -74,13 +74,9 @@ export const plants: readonly Plant[] = [
     edits: [
       {
         file: 'api/accept-job.ts',
-        text: `const acceptance = await deps.accepts
-    .add(job)
-`,
+        text: `const acceptance = await deps.accepts.add(job);`,
         by: `const acceptance: any = { type: 'accepted', createdAt: new Date(), isDispatched: true };
-  void deps.accepts.add(job).catch(() => undefined);
-  await Promise.resolve(acceptance)
-`,
+    void deps.accepts.add(job).catch(() => undefined);`,
       },
     ],
     faults: ['postgres-immediate-stop', 'kill-api'],

@@ -1,3 +1,4 @@
+import { expireJobs, listOtherQueues } from '#shared/db/expire-jobs.ts';
 import { pruneWorkers, reapDeadWorkers, type CrashPolicy } from '#shared/db/workers.ts';
 import { isFinal } from '#shared/domain/job.ts';
 import type { Db } from '#shared/db/pool.ts';
@@ -10,11 +11,14 @@ import { createLoop, type Loop } from './loop.ts';
 const everyMs = 1_000;
 
 /**
- * Moves on the jobs of workers that died. It only judges while this worker's own renewals have worked for a whole lease
+ * Moves on what nobody else would: the jobs of workers that died, and those that came too late in queues that this worker does not
+ * serve, and perhaps none does (the feeder has its own in view more often). Of the dead it only judges while this worker's own renewals have worked for a whole lease
  * without a gap: after an outage of Postgres every lease looks expired, and nobody is dead.
  */
 export function createReaper(options: {
   db: Db;
+  /** Those that this worker serves. */
+  queues: readonly string[];
   lease: Pick<LeaseKeeper, 'deadBefore'>;
   policyOf: CrashPolicy;
   signals: SignalPublisher;
@@ -22,10 +26,17 @@ export function createReaper(options: {
   onRevived: () => void;
   log: Logger;
 }): Loop {
-  const { db, lease, policyOf, signals, log } = options;
+  const { db, queues, lease, policyOf, signals, log } = options;
   async function runOnce(): Promise<number> {
+    await moveOnJobsOfTheDead();
+    const others = await listOtherQueues(db, queues);
+    if (others.length > 0) signals.ended(await expireJobs(db, others));
+    return everyMs;
+  }
+
+  async function moveOnJobsOfTheDead(): Promise<void> {
     const deadBefore = lease.deadBefore();
-    if (deadBefore === undefined) return everyMs;
+    if (deadBefore === undefined) return;
     const moved = await reapDeadWorkers(db, policyOf, deadBefore);
     if (moved.length > 0) {
       log.warn({ jobs: moved }, 'jobs of a dead worker were moved on');
@@ -35,7 +46,6 @@ export function createReaper(options: {
       killOrphansOfDeadWorkers();
     }
     await pruneWorkers(db);
-    return everyMs;
   }
   return createLoop({ name: 'reaper', runOnce, log });
 }

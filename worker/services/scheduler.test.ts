@@ -54,6 +54,7 @@ function schedulerOf(
   options: {
     definitions?: readonly TaskDefinition[];
     backlogMax?: number;
+    waitingPerTenantMax?: number;
     onMade?: () => void;
     log?: Logger;
   } = {},
@@ -65,6 +66,7 @@ function schedulerOf(
     definitionOf: (name) => tasks.get(name),
     tasks: [...tasks.keys()],
     jobRetentionMs: 60_000,
+    waitingPerTenantMax: options.waitingPerTenantMax ?? 0,
     isBacklogFull: createBacklogGate({
       db: pool,
       backlogMax: options.backlogMax ?? 1_000,
@@ -469,7 +471,60 @@ describe('a schedule that can make no job', () => {
     for (const key of ['a', 'unlucky', 'b']) await beDown(60 * minuteMs, key);
     expect(await scheduler.tick()).toMatchObject({ schedules: 3, jobs: 2 });
     expect((await listJobs()).map((job) => job.key).toSorted()).toEqual(['a', 'b']);
-    expect((await find('unlucky'))?.error).toMatchObject({ code: 'internal' });
+    const { code, message } = (await find('unlucky'))?.error ?? {};
+    expect(code).toBe('internal');
+    // What the user can do, and nothing of tables; that is for the log.
+    expect(message).toContain('PUT it again');
+    expect(message).not.toContain('no_unlucky');
+    await retryNow('unlucky');
+    await db.query('UPDATE schedules SET error = NULL');
+    expect((await scheduler.tick()).newlyFailed).toMatchObject([
+      {
+        schedule: 'unlucky',
+        err: { message: expect.stringContaining('"no_unlucky"') as unknown },
+      },
+    ]);
+  });
+
+  test('a tenant with as many jobs waiting as it may have gets none of its schedules, can read why, and the misfire policy decides afterwards', async () => {
+    await db.query(`INSERT INTO tenants (id) VALUES ('other')`);
+    const limited = schedulerOf(db, { waitingPerTenantMax: 3 });
+    const waiting = [await insertJob(db, { queue: 'q' }), await insertJob(db, { queue: 'q' })];
+    await put({ misfire: 'run-all' });
+    await beDown(60 * minuteMs);
+    // Six times were missed, and there is room for one of them.
+    expect(await limited.tick()).toMatchObject({ jobs: 1 });
+    expect(await find()).toMatchObject({ last_outcome: 'job', error: null });
+    expect(await limited.tick()).toEqual({
+      schedules: 1,
+      jobs: 0,
+      newlyFailed: [{ schedule: 's', tenantId, code: 'too-many-waiting' }],
+    });
+    expect((await find())?.error?.message).toContain('3 jobs waiting (WINDLASS_WAITING_PER_TENANT_MAX)');
+    // The quota of one is not that of another, and schedules that need no job have no error.
+    await db.query(`UPDATE schedules SET tenant_id = 'other', key = 't'`);
+    await put({ misfire: 'skip' });
+    await beDown(60 * minuteMs);
+    await db.query(`UPDATE schedules SET next_due_at = now() - interval '1 ms'`);
+    expect(await limited.tick()).toMatchObject({ schedules: 2, jobs: 3 });
+    expect(await find()).toMatchObject({ last_outcome: 'misfire', error: null });
+    await put({ key: 'once' });
+    await beDown(60 * minuteMs, 'once');
+    await db.query(`UPDATE schedules SET next_due_at = NULL WHERE key <> 'once'`);
+    expect(await limited.tick()).toMatchObject({ jobs: 0 });
+    expect(await find('once')).toMatchObject({ last_outcome: null, error: { code: 'too-many-waiting' } });
+    // Room again: one job for all that was missed, as run-once says.
+    await db.query(`UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE id = ANY($1)`, [waiting]);
+    await retryNow('once');
+    expect(await limited.tick()).toMatchObject({ jobs: 1 });
+    expect(await find('once')).toMatchObject({ last_outcome: 'job', error: null });
+  });
+
+  test('what is made for one schedule of a tenant leaves less room for its next one', async () => {
+    const limited = schedulerOf(db, { waitingPerTenantMax: 3 });
+    for (const key of ['a', 'b', 'c', 'd']) await put({ key });
+    for (const key of ['a', 'b', 'c', 'd']) await beDown(60 * minuteMs, key);
+    expect(await limited.tick()).toMatchObject({ schedules: 4, jobs: 3 });
   });
 
   async function retryNow(key: string): Promise<void> {

@@ -45,6 +45,8 @@ export function createScheduler(options: {
   definitionOf: (task: string) => TaskDefinition | undefined;
   tasks: readonly string[];
   jobRetentionMs: number;
+  /** A tenant with so many jobs waiting gets no more; 0 for no limit. */
+  waitingPerTenantMax: number;
   /** While too many jobs wait nothing is made; ticks stay due, and what is late then is a misfire. */
   isBacklogFull: () => Promise<boolean>;
   /** Jobs were made: the feeder need not sleep. */
@@ -54,7 +56,8 @@ export function createScheduler(options: {
   const { db, tasks, onMade, log } = options;
 
   async function tick(): Promise<TickResult> {
-    return tickSchedules(db, { tasks, limit: batch, bytesMax: roundBytesMax, decide });
+    const { waitingPerTenantMax } = options;
+    return tickSchedules(db, { tasks, limit: batch, bytesMax: roundBytesMax, waitingPerTenantMax, decide });
   }
 
   async function runOnce(): Promise<number> {
@@ -100,9 +103,16 @@ export function createScheduler(options: {
       const outcome = chosen.length === 0 ? 'misfire' : 'overlap';
       return { type: 'decided', ...undue, lastTick: { at: last, outcome } };
     }
+    if (schedule.room < 1) {
+      const message =
+        `This tenant may have ${options.waitingPerTenantMax} jobs waiting (WINDLASS_WAITING_PER_TENANT_MAX), and it has. ` +
+        'Its schedules make jobs again when some of these have run or were cancelled.';
+      return { type: 'failed', error: { code: 'too-many-waiting', message } };
+    }
     const wanted = schedule.overlap === 'skip' ? chosen.slice(-1) : chosen;
     const jobBytes = Math.max(jobBytesMin, JSON.stringify(schedule.input).length);
-    const made = wanted.slice(0, Math.max(1, Math.floor(scheduleBytesMax / jobBytes)));
+    const count = Math.min(Math.max(1, Math.floor(scheduleBytesMax / jobBytes)), schedule.room);
+    const made = wanted.slice(0, count);
     const jobs = made.map((dueAt, index) => {
       const job = toNewJob(definition, {
         tenantId,

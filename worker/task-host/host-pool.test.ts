@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { blockingDisk } from '#test/support/blocking-disk.ts';
 import { expect, onTestFinished, test } from 'vitest';
 import { createLogger } from '#shared/log.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { createHostPool } from './host-pool.ts';
 
 test('who asks while all hosts are still being cleaned up gets the first one that comes back', async () => {
@@ -30,7 +31,24 @@ test('a host that is spent makes room for a new one, and so does an idle one of 
   expect(idle.isReusable()).toBe(false);
 });
 
-function startPool({ size }: { size: number }) {
+test('beside those that were asked for, however many at once, there is one spare', async () => {
+  for (let round = 0; round < 5; round += 1) {
+    const { pool, countHosts } = startPoolAndCount({ size: 8 });
+    const hosts = await Promise.all(['a', 'b', 'c', 'd', 'e'].map((tenantId) => pool.acquire(tenantId)));
+    // The spare is being started when the last of these is.
+    await waitFor(() => (countHosts() > hosts.length ? true : undefined), {
+      what: 'the spare',
+      seen: countHosts,
+    });
+    for (const host of hosts) pool.release(host, Promise.resolve());
+    await Promise.all(['a', 'b', 'c', 'd', 'e'].map((tenantId) => pool.acquire(tenantId)));
+    expect(countHosts()).toBe(hosts.length + 1);
+  }
+});
+
+const startPool = (options: { size: number }) => startPoolAndCount(options).pool;
+
+function startPoolAndCount({ size }: { size: number }) {
   const dir = mkdtempSync(join(tmpdir(), 'windlass-pool-'));
   const pool = createHostPool({
     size,
@@ -45,5 +63,5 @@ function startPool({ size }: { size: number }) {
     await pool.close();
     rmSync(dir, { recursive: true, force: true });
   });
-  return pool;
+  return { pool, countHosts: () => readdirSync(dir).length };
 }

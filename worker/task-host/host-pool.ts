@@ -46,6 +46,7 @@ export function createHostPool(options: {
   /** Those who wait until a host comes back or ends. */
   const waiting: (() => void)[] = [];
   let isClosed = false;
+  let isWarming = false;
 
   async function start(): Promise<TaskHost> {
     const slot = freeSlots.shift();
@@ -82,9 +83,11 @@ export function createHostPool(options: {
     return ended;
   }
 
-  /** Keeps one host warm for whoever comes next. */
+  /** Keeps one host warm for whoever comes next; one that is being started counts. */
   function warm(): void {
-    if (isClosed || freeSlots.length === 0 || idle.some((host) => host.tenantId === undefined)) return;
+    if (isClosed || isWarming || freeSlots.length === 0 || idle.some((host) => host.tenantId === undefined))
+      return;
+    isWarming = true;
     const started = start()
       .then(
         (host) => {
@@ -94,6 +97,7 @@ export function createHostPool(options: {
         (err: unknown) => log.warn({ err }, 'a spare task host could not be started'),
       )
       .finally(() => {
+        isWarming = false;
         changing.delete(started);
         wakeAll();
       });

@@ -125,3 +125,22 @@ test('no client can send such a job by itself, and none is told of the task', as
   expect((await client.get('/v1/tasks/jobs.bulk')).status).toBe(404);
   expect(await (await client.get('/openapi.json')).text()).not.toContain('jobs.bulk');
 });
+
+test('one that failed is tried again by hand, by who may send such, and by nobody else', async () => {
+  const { id } = (await (await send({ action: 'cancel', q: 'tag:none' })).json()) as { id: string };
+  await api.db.query(
+    `UPDATE jobs SET state = 'failed', finished_at = now(), dispatched_at = NULL WHERE id = $1`,
+    [id],
+  );
+  const submitter = await api.client({ scopes: ['submit', 'read'] });
+  const refused = await submitter.post(`/v1/jobs/${id}/retry`);
+  expect(refused.status).toBe(403);
+  expect(await refused.json()).toMatchObject({
+    code: 'forbidden',
+    detail: expect.stringContaining('"operate"') as unknown,
+  });
+  const retried = await client.post(`/v1/jobs/${id}/retry`);
+  expect(retried.status).toBe(202);
+  expect(await retried.json()).toMatchObject({ id, state: 'queued' });
+  expect((await client.post(`/v1/jobs/${id}/replay`)).status).toBe(422);
+});

@@ -204,6 +204,10 @@ describe('422', () => {
     [{ task: 'test.noop', options: { timeoutMs: 3_600_001 } }, '/options/timeoutMs'],
     [{ task: 'test.noop', options: { delayMs: 1, runAt: '2999-01-01T00:00:00Z' } }, '/options/runAt'],
     [{ task: 'test.noop', options: { runAt: '2999-02-30T00:00:00Z' } }, '/options/runAt'],
+    [
+      { task: 'test.noop', options: { runAt: '9999-12-31T23:59:59Z', startWithinMs: 1_000 } },
+      '/options/startWithinMs',
+    ],
     [{ task: 'test.noop', options: { tags: ['a,b'] } }, '/options/tags/0'],
     [{ task: 'test.echo', input: { value: 'a\0b' } }, '/input/value'],
     [{ task: 'test.echo', input: { value: { '\ud800': 1 } } }, '/input/value/\ud800'],

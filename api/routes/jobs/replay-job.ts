@@ -22,7 +22,7 @@ const replayBody = z.strictObject({
     .record(z.string(), z.unknown())
     .optional()
     .describe(
-      'Options as in POST /v1/jobs. Those that are given replace those of the job; `delayMs` and `runAt` of the job are not taken over.',
+      'Options as in POST /v1/jobs. Those that are given replace those of the job; `delayMs`, `runAt`, `uniqueKey` and `dependsOn` of the job are not taken over.',
     ),
 });
 

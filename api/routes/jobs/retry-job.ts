@@ -1,8 +1,12 @@
 import { toUniqueKey, type UniqueKeyOption } from '#shared/domain/unique-key.ts';
 import { retryJob as retry } from '#shared/db/retry-job.ts';
+import type { JobRow } from '#shared/db/jobs.ts';
 import { AppError } from '#shared/errors.ts';
+import { task as bulkTask } from '#tasks/jobs-bulk/task.ts';
 import { getTask } from '../../accept-job.ts';
-import { defineRoute } from '../../http/define-route.ts';
+import type { ApiDeps } from '../../deps.ts';
+import { hasScope } from '../../http/authenticate.ts';
+import { defineRoute, type Identity } from '../../http/define-route.ts';
 import { jobSchema, presentJob } from '../../present-job.ts';
 import { jobParams, loadJob } from './get-job.ts';
 
@@ -29,12 +33,7 @@ export const retryJob = defineRoute({
   async handle({ deps, identity, params, res }) {
     const job = await loadJob(deps, identity.tenantId, params.id);
     deps.backlog.check();
-    const inputFiles =
-      job.purged_at === null
-        ? getTask(deps, job.task)
-            .findFiles(job.input)
-            .map((file) => file.id)
-        : [];
+    const inputFiles = findInputFiles(deps, identity, job);
     const { uniqueKey } = job.options as { uniqueKey?: UniqueKeyOption };
     // Where the quota is used up, it would wait beyond it.
     const release = await deps.quotas.waiting.take(identity.tenantId, 1);
@@ -67,6 +66,23 @@ export const retryJob = defineRoute({
     res.status(202).json(presentJob(await loadJob(deps, identity.tenantId, job.id), [], []));
   },
 });
+
+/** @throws AppError `unknown-task`, `forbidden`. */
+function findInputFiles(deps: ApiDeps, identity: Identity, job: JobRow): string[] {
+  // No client can send this task itself; who may ask for it may also let it go on where it failed.
+  if (job.task === bulkTask.name) {
+    if (!hasScope(identity, 'operate'))
+      throw new AppError(
+        'forbidden',
+        'Retrying a bulk action needs the scope "operate", as asking for one does.',
+      );
+    return [];
+  }
+  if (job.purged_at !== null) return [];
+  return getTask(deps, job.task)
+    .findFiles(job.input)
+    .map((file) => file.id);
+}
 
 export function inputExpired(): AppError {
   return new AppError(

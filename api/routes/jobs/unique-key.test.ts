@@ -55,6 +55,25 @@ describe('POST /v1/jobs 200', () => {
     expect(await again.json()).toMatchObject({ code: 'not-found' });
   });
 
+  test('a request beside the deletion of the job that has its key is answered with that job or makes one', async () => {
+    const options = { uniqueKey: { key: 'deleted-meanwhile', ttlMs: 3_600_000 } };
+    const statuses = new Set<number>();
+    for (let round = 0; round < 20; round += 1) {
+      const { id } = (await (await post(options)).json()) as { id: string };
+      await api.admin.post(`/v1/jobs/${id}/cancel`);
+      const answers = await Promise.all([
+        ...Array.from({ length: 5 }, (_, n) => post(options, n)),
+        api.admin.request('DELETE', `/v1/jobs/${id}`),
+        ...Array.from({ length: 10 }, (_, n) => post(options, n)),
+      ]);
+      for (const answer of answers) statuses.add(answer.status);
+      const { rows } = await api.db.query<{ id: string }>('SELECT job_id AS id FROM unique_keys');
+      await Promise.all(rows.map((row) => api.admin.post(`/v1/jobs/${row.id}/cancel`)));
+      await Promise.all(rows.map((row) => api.admin.request('DELETE', `/v1/jobs/${row.id}`)));
+    }
+    expect([...statuses].toSorted((a, b) => a - b)).toEqual([200, 202, 204]);
+  });
+
   test('debounce gives the waiting job the new input', async () => {
     const options = { uniqueKey: { key: 'document-1', mode: 'debounce', delayMs: 60_000 } };
     const first = (await (await post(options)).json()) as { id: string; state: string; runAt: string };

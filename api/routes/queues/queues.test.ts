@@ -48,7 +48,10 @@ describe('GET /v1/queues', () => {
     for (const state of ['scheduled', 'blocked', 'active', 'retrying', 'failed', 'succeeded'] as const)
       await insertJob(api.db, { ...base, state });
     const [oldest] = [await insertJob(api.db, base), await insertJob(api.db, base)];
-    await api.db.query(`UPDATE jobs SET run_at = now() - interval '1 minute' WHERE id = $1`, [oldest]);
+    await api.db.query(
+      `UPDATE jobs SET run_at = now() - interval '1 minute', created_at = now() - interval '1 minute' WHERE id = $1`,
+      [oldest],
+    );
     expect(await queue('host')).toEqual({
       name: 'host',
       paused: false,
@@ -68,11 +71,38 @@ describe('GET /v1/queues', () => {
     await api.db.query(`INSERT INTO tenants (id) VALUES ('zeta') ON CONFLICT DO NOTHING`);
     await insertJob(api.db, { queue: 'host' });
     const late = await insertJob(api.db, { queue: 'host', tenantId: 'zeta' });
-    await api.db.query(`UPDATE jobs SET run_at = now() - interval '2 minutes' WHERE id = $1`, [late]);
+    await api.db.query(
+      `UPDATE jobs SET run_at = now() - interval '2 minutes', created_at = now() - interval '2 minutes' WHERE id = $1`,
+      [late],
+    );
     expect(Number((await queue('host'))?.['oldestWaitMs'])).toBeGreaterThanOrEqual(120_000);
     await api.db.query(`UPDATE jobs SET dispatched_at = now() WHERE id = $1`, [late]);
     expect(Number((await queue('host'))?.['oldestWaitMs'])).toBeGreaterThanOrEqual(120_000);
   });
+
+  test.each([
+    ['waits', ''],
+    ['was handed to Redis', 'UPDATE jobs SET dispatched_at = now()'],
+  ])(
+    'a job that %s has not waited longer than it has been there, whatever its runAt says',
+    async (_where, preparation) => {
+      const id = await insertJob(api.db, { queue: 'host' });
+      await api.db.query(
+        `UPDATE jobs SET run_at = '0001-01-01T00:00:00Z', rank_at = '0001-01-01T00:00:00Z' WHERE id = $1`,
+        [id],
+      );
+      await api.db.query(preparation);
+      expect(Number((await queue('host'))?.['oldestWaitMs'])).toBeLessThan(3_600_000);
+      // Nor longer than it has been due.
+      await api.db.query(
+        `UPDATE jobs SET run_at = now() - interval '1 minute', created_at = now() - interval '1 day' WHERE id = $1`,
+        [id],
+      );
+      const waitMs = Number((await queue('host'))?.['oldestWaitMs']);
+      expect(waitMs).toBeGreaterThanOrEqual(60_000);
+      expect(waitMs).toBeLessThan(3_600_000);
+    },
+  );
 
   test('counting ends at a limit', async () => {
     await api.db.query(
