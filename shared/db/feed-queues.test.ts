@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { newJob } from '#test/support/new-job.ts';
+import { createStandingPool } from '#test/support/standing-still.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
@@ -204,4 +206,26 @@ test('what is picked at once is delivered in the order of rank, tenants in turn'
     other,
     ...byPriority.slice(1),
   ]);
+});
+
+test('F44: a feeder that stands still in the middle of a tick keeps its queues from the others for moments only', async () => {
+  await setWindow(5);
+  const [id] = await acceptWaiting([newJob()]);
+  const frozen = await createStandingPool(world.databaseUrl);
+  try {
+    void feedQueues(frozen.db, ['q']);
+    await frozen.stands;
+    expect((await feedQueues(db, ['q'])).deliveries).toEqual([]);
+    // Well below the limit of all other transactions.
+    const fed = await waitFor(
+      async () => {
+        const { deliveries } = await feedQueues(db, ['q']);
+        return deliveries.length > 0 ? deliveries : undefined;
+      },
+      { what: 'the queue to be fed by another', deadlineMs: 20_000 },
+    );
+    expect(fed).toEqual([{ jobId: id, fence: 0, queue: 'q' }]);
+  } finally {
+    await frozen.close();
+  }
 });

@@ -16,7 +16,7 @@ import {
   type Rate,
 } from './feed-keys.ts';
 import { insertStarts, measureRates } from './feed-rates.ts';
-import { inTransaction, unsynced, type Db, type Queryable } from './pool.ts';
+import { briefRest, inTransaction, unsynced, type Db, type Queryable } from './pool.ts';
 import { waitingTenantsSql } from './waiting-tenants.ts';
 import type { Delivery } from './claim-jobs.ts';
 
@@ -130,8 +130,8 @@ async function unparkNext(client: Queryable, state: QueueRow, keyRate: Rate | nu
 async function lockQueues(client: Queryable, queues: readonly string[]): Promise<string[]> {
   const { rows } = await client.query<{ name: string; locked: boolean }>({
     name: 'feed-lock',
-    text: `WITH ${unsynced} SELECT name, pg_try_advisory_xact_lock(hashtextextended('windlass.feed.' || name, 0)) AS locked
-      FROM unsynced CROSS JOIN unnest($1::text[]) AS name`,
+    text: `WITH ${unsynced}, ${briefRest} SELECT name, pg_try_advisory_xact_lock(hashtextextended('windlass.feed.' || name, 0)) AS locked
+      FROM unsynced CROSS JOIN brief_rest CROSS JOIN unnest($1::text[]) AS name`,
     values: [queues],
   });
   return rows.filter((row) => row.locked).map((row) => row.name);

@@ -78,6 +78,22 @@ test('F61: a transaction whose connection swallows everything ends with the firs
   await world.dispose();
 });
 
+test('a transaction that Postgres ended, because this process stood still in it, can be tried again', async () => {
+  const world = await createWorld();
+  const db = createDb({ url: world.databaseUrl, size: 2, timeoutMs: 5_000, name: 'test' });
+  const err = await inTransaction(db, async (client) => {
+    await client.query(`SET LOCAL idle_in_transaction_session_timeout = '100 ms'`);
+    // Nothing arrives meanwhile, so that the next statement is sent to whom has hung up.
+    const until = performance.now() + 500;
+    while (performance.now() < until);
+    await client.query('SELECT 1');
+  }).catch(toAppError);
+  expect(err).toMatchObject({ code: 'unavailable', cause: { code: '25P03' } });
+  expect((await db.query('SELECT 1')).rowCount).toBe(1);
+  await db.end();
+  await world.dispose();
+});
+
 function endOf(work: Promise<unknown>): Promise<string> {
   return work.then(() => 'done', String);
 }

@@ -5,7 +5,7 @@
  */
 import type { Misfire, Overlap, TickOutcome } from '../domain/misfire.ts';
 import type { NewJob } from './accept-jobs.ts';
-import { inTransaction, isDataError, type Db, type Queryable } from './pool.ts';
+import { briefRest, inTransaction, isDataError, type Db, type Queryable } from './pool.ts';
 import type { ScheduleError, TimingRow } from './schedules.ts';
 import { countWaitingOfTenant } from './tenant-usage.ts';
 import { insertAnyJobs } from './unique-jobs.ts';
@@ -152,10 +152,10 @@ type LockedRow = Omit<DueSchedule, 'is_busy' | 'room'>;
 async function lockDue(client: Queryable, tasks: readonly string[], limit: number): Promise<LockedRow[]> {
   const { rows } = await client.query<LockedRow>({
     name: 'schedule-lock',
-    text: `SELECT id, tenant_id, key, task, input, options, cron, timezone, every_ms, anchor_at, misfire, overlap, decided_until,
+    text: `WITH ${briefRest} SELECT id, tenant_id, key, task, input, options, cron, timezone, every_ms, anchor_at, misfire, overlap, decided_until,
         error IS NOT NULL AS has_error, now() AS now,
         ARRAY(SELECT file_id::text FROM schedule_files f WHERE f.schedule_id = s.id) AS file_ids
-      FROM schedules s WHERE ${eligibleSql} AND next_due_at <= now() ORDER BY next_due_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED`,
+      FROM brief_rest CROSS JOIN schedules s WHERE ${eligibleSql} AND next_due_at <= now() ORDER BY next_due_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED`,
     values: [tasks, limit],
   });
   return rows;

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { isFinalState } from './clients.ts';
 import type { HistoryEntry, SeenJob } from './history.ts';
 import { jobKinds, type FinalJob } from './job-kinds.ts';
-import { requestOf } from './read-final-jobs.ts';
+import { partOf, requestOf } from './tags.ts';
 
 /** @returns everything that is wrong, by invariant (docs/guarantees.md); nothing when all is well. */
 export function checkClientView(entries: readonly HistoryEntry[], jobs: readonly FinalJob[]): string[] {
@@ -11,6 +11,7 @@ export function checkClientView(entries: readonly HistoryEntry[], jobs: readonly
     ...ofType(entries, 'unexpected').map(({ what }) => what),
     ...checkRequests(entries, jobs),
     ...checkEnds(entries, jobs),
+    ...checkDuplicates(entries, jobs),
     ...checkSightings(entries, jobs),
   ];
 }
@@ -30,17 +31,31 @@ function checkRequests(entries: readonly HistoryEntry[], jobs: readonly FinalJob
   const made = Map.groupBy(jobs, (job) => requestOf(job.tags));
   const accepted = Map.groupBy(ofType(entries, 'accepted'), (entry) => entry.request);
   const refused = new Set(ofType(entries, 'refused').map((entry) => entry.request));
-  for (const { request, kind, key, tenant } of ofType(entries, 'wanted')) {
+  const duplicates = new Set(ofType(entries, 'duplicate').map((entry) => entry.request));
+  for (const { request, kind, key, tenant, whole } of ofType(entries, 'wanted')) {
     const say = (what: string) => problems.push(`${what} (request ${request}, ${kind})`);
     const own = made.get(request) ?? [];
-    const ids = new Set((accepted.get(request) ?? []).map((entry) => entry.id));
-    for (const id of ids) if (!own.some((job) => job.id === id)) say(`I1: the accepted job ${id} is missing`);
-    if (key !== null && own.length > 1)
-      say(`I4: one key made ${own.length} jobs: ${own.map((job) => job.id).join(', ')}`);
-    if (key !== null && ids.size > 1) say(`I4: one key was answered with ${[...ids].join(' and ')}`);
+    const answers = accepted.get(request) ?? [];
+    for (const id of new Set(answers.map((entry) => entry.id)))
+      if (!own.some((job) => job.id === id)) say(`I1: the accepted job ${id} is missing`);
+    // What was sent alone is one part without a name.
+    for (const [part, jobsOfPart] of Map.groupBy(own, (job) => partOf(job.tags))) {
+      const ids = jobsOfPart.map((job) => job.id).join(', ');
+      if (key !== null && jobsOfPart.length > 1)
+        say(`I4: one key made ${jobsOfPart.length} jobs${part === undefined ? '' : ` of ${part}`}: ${ids}`);
+    }
+    for (const part of Map.groupBy(answers, (entry) => entry.part).values()) {
+      const ids = new Set(part.map((entry) => entry.id));
+      if (key !== null && ids.size > 1) say(`I4: one key was answered with ${[...ids].join(' and ')}`);
+    }
     if (key === null && own.length > 1) say(`I5: a request that was sent once made ${own.length} jobs`);
-    if (refused.has(request) && own.length > 0 && ids.size === 0)
+    if (refused.has(request) && own.length > 0 && answers.length === 0)
       say('I5: a request that was refused made a job');
+    if (duplicates.has(request) && own.length > 0)
+      say('I15: a request that was answered with the job of another one made a job');
+    const missing = (whole ?? []).filter((part) => !own.some((job) => partOf(job.tags) === part));
+    if (own.length > 0 && missing.length > 0)
+      say(`I5: half of it was accepted: ${missing.join(', ')} is missing`);
     if (own.some((job) => job.tenant !== tenant))
       say('I12: a job belongs to another tenant than its request');
   }
@@ -74,6 +89,27 @@ function checkEnds(entries: readonly HistoryEntry[], jobs: readonly FinalJob[]):
       problems.push(`I3: ${job.id} was answered to be cancelled, and ended as ${job.state}`);
   }
   return problems;
+}
+
+/** From a transaction's time to its commit, in ms: as long as Postgres may stand still. */
+const commitMs = 10_000;
+
+/** I15: who was told that another job has the unique key was told the truth. */
+function checkDuplicates(entries: readonly HistoryEntry[], jobs: readonly FinalJob[]): string[] {
+  const wanted = new Map(ofType(entries, 'wanted').map((entry) => [entry.request, entry]));
+  const byId = new Map(jobs.map((job) => [job.id, job]));
+  return ofType(entries, 'duplicate').flatMap(({ request, id, sentAt, answeredAt }) => {
+    const job = byId.get(id);
+    const want = wanted.get(request);
+    const say = (what: string) => [`I15: request ${request} was answered with the job ${id}, which ${what}`];
+    if (job === undefined || want === undefined) return say('does not exist');
+    if (job.tenant !== want.tenant) return say('belongs to another tenant');
+    if (job.uniqueKey === null || job.uniqueKey !== (want.expected as { uniqueKey?: string }).uniqueKey)
+      return say(`has the unique key ${job.uniqueKey}`);
+    const bornAt = Date.parse(job.createdAt);
+    const diedAt = job.finishedAt === null ? Infinity : Date.parse(job.finishedAt);
+    return bornAt > answeredAt || diedAt + commitMs < sentAt ? say('did not live at that time') : [];
+  });
 }
 
 /** I3, I10: what clients saw of a job never went backwards, and its end never changed. */

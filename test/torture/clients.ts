@@ -1,9 +1,11 @@
 /** The clients: they send jobs of all kinds at a steady rate, look after them as clients do, and write down what they see. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { History, SeenJob } from './history.ts';
-import type { JobKind, WantedJob } from './job-kinds.ts';
+import type { JobKind, WantedGroup, WantedJob } from './job-kinds.ts';
 import type { Random } from './random.ts';
 import type { Outcome, RetryingClient } from './retrying-client.ts';
+import { sendGroup } from './send-group.ts';
+import { requestTag } from './tags.ts';
 
 export interface Tenant {
   readonly name: string;
@@ -26,21 +28,17 @@ export interface ClientsOptions {
 const openMax = 80;
 const probeEveryMs = 200;
 
-/** By which the record tells whose job it is, also when the answer to its acceptance was lost. */
-export function requestTag(request: number): string {
-  return `request:${request}`;
-}
-
 export function isFinalState(state: string): boolean {
   return state === 'succeeded' || state === 'failed' || state === 'cancelled';
 }
 
 /** Sends until `stop`, then waits until every client has seen to its jobs. */
 export async function runClients(options: ClientsOptions): Promise<void> {
-  const { random, rate, stop } = options;
+  const { random, rate, stop, kinds } = options;
   const open = new Set<Promise<void>>();
   const probing = probe(options);
-  for (let request = 1; !stop.aborted; request += 1) {
+  // None when a run is about schedules only.
+  for (let request = 1; !stop.aborted && kinds.length > 0; request += 1) {
     const one = lookAfter(options, request, random.fork(`request-${request}`));
     open.add(one);
     void one.finally(() => open.delete(one));
@@ -63,7 +61,14 @@ async function lookAfter(options: ClientsOptions, request: number, random: Rando
     tenant: tenant.name,
     key,
     expected: wanted.expected,
+    ...('group' in wanted &&
+      wanted.group.way !== 'jobs' && { whole: wanted.group.parts.map((part) => part.name) }),
   });
+  const attention = random.pick(['to the end', 'glances', 'not at all'] as const);
+  if ('group' in wanted) {
+    await lookAfterGroup(options, { request, tenant, key: key ?? '', group: wanted.group }, attention);
+    return;
+  }
   const sending = { options, request, tenant, key, wanted };
   const first = random.int(0, 1);
   const ids = await Promise.all(
@@ -77,8 +82,19 @@ async function lookAfter(options: ClientsOptions, request: number, random: Rando
     await sleep(wanted.cancelAfterMs);
     await cancel(options, tenant, id);
   }
-  await follow(options, tenant, id, random.pick(['to the end', 'glances', 'not at all']));
+  await follow(options, tenant, id, attention);
 }
+
+async function lookAfterGroup(
+  options: ClientsOptions,
+  sent: { request: number; tenant: Tenant; key: string; group: WantedGroup['group'] },
+  attention: Attention,
+): Promise<void> {
+  const ids = await sendGroup(options, { ...sent, apiKey: sent.tenant.key });
+  await Promise.all(ids.map((id) => follow(options, sent.tenant, id, attention)));
+}
+
+type Attention = 'to the end' | 'glances' | 'not at all';
 
 interface Sending {
   readonly options: ClientsOptions;
@@ -102,12 +118,18 @@ async function send(sending: Sending): Promise<string | undefined> {
     }
     input = { ...input, file };
   }
+  const sentAt = Date.now();
   const outcome = await post(sending, input);
   if ('unanswered' in outcome) {
     history.add({ type: 'unanswered', request, reason: outcome.unanswered });
     return undefined;
   }
   const { status, headers, body } = outcome.answer;
+  if (status === 200 && headers.get('windlass-duplicate') === 'true') {
+    const { id } = JSON.parse(body) as { id: string };
+    history.add({ type: 'duplicate', request, id, sentAt, answeredAt: Date.now() });
+    return undefined;
+  }
   if (status !== 202) {
     history.add({ type: 'refused', request, status, body });
     history.add({
@@ -237,12 +259,7 @@ async function cancel(options: ClientsOptions, tenant: Tenant, id: string): Prom
     options.history.add({ type: 'unexpected', what: `cancel of ${id} was answered with ${status}: ${body}` });
 }
 
-async function follow(
-  options: ClientsOptions,
-  tenant: Tenant,
-  id: string,
-  how: 'to the end' | 'glances' | 'not at all',
-): Promise<void> {
+async function follow(options: ClientsOptions, tenant: Tenant, id: string, how: Attention): Promise<void> {
   if (how === 'glances') {
     for (let looks = 0; looks < 3; looks += 1) {
       await look(options, tenant, id, '');

@@ -24,6 +24,8 @@ export interface Cluster {
   readonly workers: readonly Supervised[];
   readonly receivers: Receivers;
   readonly leaseMs: number;
+  /** Most child processes of a worker. */
+  readonly taskHostsMax: number;
   /** Moves the wall clock of a process that is ready. */
   shiftClock(process: Supervised, offsetMs: number): void;
   /** Ends what is left, by force. */
@@ -38,6 +40,9 @@ export interface Api {
 }
 
 export const leaseMs = 3_000;
+const taskHosts = 2;
+/** A task host that is being ended, and the one that takes its place. */
+const taskHostsMax = 2 * taskHosts;
 
 export async function startCluster(options: {
   dir: string;
@@ -83,7 +88,7 @@ export async function startCluster(options: {
     };
     const env = (name: string) => ({
       WINDLASS_LEASE_MS: String(leaseMs),
-      WINDLASS_QUEUES: 'noop:10,host:2,effect:5,email:5',
+      WINDLASS_QUEUES: `noop:10,host:${taskHosts},effect:8,email:5,limited:5`,
       SMTP_URL: receivers.smtpUrl,
       LOG_LEVEL: 'info',
       WINDLASS_TEST_CLOCK: clockFile(dir, name),
@@ -127,6 +132,7 @@ export async function startCluster(options: {
       workers,
       receivers,
       leaseMs,
+      taskHostsMax,
       shiftClock(process, offsetMs) {
         writeFileSync(clockFile(dir, process.name), String(offsetMs));
         process.current().signal('SIGUSR2');

@@ -38,6 +38,10 @@ const processFaults: readonly FaultKind[] = [
   ofProcess('freeze-worker', 4, 'worker', { ms: [200, 2_000], run: freeze }),
   // The lease of the torture's workers is 3 s.
   ofProcess('freeze-worker-beyond-lease', 4, 'worker', { ms: [4_000, 8_000], run: freeze }),
+  ofProcess('freeze-worker-until-superseded', 3, 'worker', {
+    ms: [9_000, 9_000],
+    run: freezeUntilSuperseded,
+  }),
   clockJump('shift-clock-api', 'api'),
   clockJump('shift-clock-worker', 'worker'),
 ];
@@ -215,7 +219,10 @@ function ofProcess(
   name: string,
   weight: number,
   kind: 'api' | 'worker',
-  { ms: [min, max] = [0, 0], run }: { ms?: Span; run: (process: Supervised, ms: number) => Promise<void> },
+  {
+    ms: [min, max] = [0, 0],
+    run,
+  }: { ms?: Span; run: (process: Supervised, ms: number, cluster: Cluster) => Promise<void> },
 ): FaultKind {
   return {
     name,
@@ -226,7 +233,7 @@ function ofProcess(
       return {
         target: `${kind}-${number}`,
         ms,
-        run: (cluster) => run(processOf(cluster, kind, number), ms),
+        run: (cluster) => run(processOf(cluster, kind, number), ms, cluster),
       };
     },
   };
@@ -298,6 +305,43 @@ async function freeze(supervised: Supervised, ms: number): Promise<void> {
   process.signal('SIGSTOP');
   await sleep(ms);
   if (process.isRunning()) process.signal('SIGCONT');
+}
+
+/**
+ * The worker wakes up in the moment that is the worst: another one has been given a job of it, and is running that. What it then
+ * writes about its own run must find nothing.
+ * @param ms at the latest
+ */
+async function freezeUntilSuperseded(
+  supervised: Supervised,
+  ms: number,
+  { postgres }: Cluster,
+): Promise<void> {
+  const process = supervised.current();
+  if (!process.isRunning()) return;
+  const until = performance.now() + ms;
+  const client = new Client({ connectionString: postgres.url, connectionTimeoutMillis: 2_000 });
+  client.on('error', () => undefined);
+  process.signal('SIGSTOP');
+  try {
+    await client.connect();
+    while (performance.now() < until && !(await isSuperseded(client, process.pid))) await sleep(20);
+  } catch {
+    // Postgres is broken as well: then it sleeps its time.
+    await sleep(Math.max(0, until - performance.now()));
+  } finally {
+    if (process.isRunning()) process.signal('SIGCONT');
+    await client.end().catch(() => {});
+  }
+}
+
+async function isSuperseded(client: Client, pid: number): Promise<boolean> {
+  const { rowCount } = await client.query(
+    `SELECT FROM attempts a JOIN workers w ON w.id = a.worker_id AND w.pid = $1 JOIN jobs j ON j.id = a.job_id
+     WHERE a.outcome = 'crashed' AND j.state = 'active' AND j.fence > a.fence AND j.worker_id <> a.worker_id LIMIT 1`,
+    [pid],
+  );
+  return rowCount === 1;
 }
 
 function thaw(supervised: Supervised): void {

@@ -3,6 +3,8 @@ import { createWriteStream, mkdirSync } from 'node:fs';
 import { once } from 'node:events';
 import { dirname } from 'node:path';
 
+import type { Footprint } from './check-leaks.ts';
+
 /** What a client saw of a job in one answer. */
 export interface SeenJob {
   readonly id: string;
@@ -23,6 +25,8 @@ export type HistoryEvent =
       readonly key: string | null;
       /** What the kind needs to know to judge the end. */
       readonly expected: unknown;
+      /** Of what is accepted as a whole or not at all: the names of its parts. */
+      readonly whole?: readonly string[];
     }
   | {
       readonly type: 'accepted';
@@ -30,6 +34,16 @@ export type HistoryEvent =
       readonly id: string;
       readonly status: number;
       readonly replayed: boolean;
+      /** Of several jobs that belong together. */
+      readonly part?: string;
+    }
+  /** No job was made: this one had the unique key at some time between these two (of the clock, in ms). */
+  | {
+      readonly type: 'duplicate';
+      readonly request: number;
+      readonly id: string;
+      readonly sentAt: number;
+      readonly answeredAt: number;
     }
   /** A clear no: nothing may come of it. */
   | { readonly type: 'refused'; readonly request: number; readonly status: number; readonly body: string }
@@ -63,6 +77,14 @@ export type HistoryEvent =
   | { readonly type: 'process-ready'; readonly name: string; readonly pid: number }
   /** A small job went through from end to end: what recovery is measured by. `sentAt`: ms since the start. */
   | { readonly type: 'probe'; readonly sentAt: number }
+  /** What a process holds at the end, and what it held when it had just begun. */
+  | {
+      readonly type: 'footprint';
+      readonly name: string;
+      readonly pid: number;
+      readonly base: Footprint | undefined;
+      readonly now: Footprint;
+    }
   | { readonly type: 'phase'; readonly name: string };
 
 /** `at`: ms since the start of the run. */

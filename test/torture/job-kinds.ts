@@ -1,5 +1,7 @@
 /** The kinds of jobs that clients send, and what must have become of each in the end, whatever broke meanwhile. */
 import { createHash } from 'node:crypto';
+import { groupKinds, type Group } from './group-kinds.ts';
+import { describe, failedWith, succeededWith, wasCrashed } from './judge.ts';
 import type { Random } from './random.ts';
 
 export interface WantedJob {
@@ -17,6 +19,11 @@ export interface WantedJob {
   readonly expected: Readonly<Record<string, unknown>>;
 }
 
+/** Several jobs that belong together, sent with an Idempotency-Key. */
+export interface WantedGroup extends Pick<WantedJob, 'hasKey' | 'expected'> {
+  readonly group: Group;
+}
+
 /** What the record and the receivers say of a job. */
 export interface FinalJob {
   readonly id: string;
@@ -26,6 +33,8 @@ export interface FinalJob {
   readonly state: string;
   readonly result: any;
   readonly error: { readonly code: string } | null;
+  readonly uniqueKey: string | null;
+  readonly createdAt: string;
   readonly attemptsUsed: number;
   readonly attemptsMax: number;
   readonly crashes: number;
@@ -44,41 +53,9 @@ export interface FinalJob {
 export interface JobKind {
   readonly name: string;
   readonly weight: number;
-  make(random: Random, target: { request: number; postUrl: string }): WantedJob;
+  make(random: Random, target: { request: number; postUrl: string }): WantedJob | WantedGroup;
   /** @returns what is wrong; undefined when it ended as it may. */
   judge(job: FinalJob, expected: any): string | undefined;
-}
-
-const crashesMax = 3;
-
-/** The nemesis may kill the worker of any job; after enough deaths the job ends with that. */
-function wasCrashed(job: FinalJob): boolean {
-  return (
-    job.state === 'failed' &&
-    job.error?.code === 'crashed' &&
-    (job.crashes >= crashesMax || job.attemptsUsed >= job.attemptsMax)
-  );
-}
-
-function succeededWith(isRight: (job: FinalJob, expected: any) => boolean): JobKind['judge'] {
-  return (job, expected) => {
-    if (wasCrashed(job)) return undefined;
-    if (job.state !== 'succeeded') return `ended as ${describe(job)}`;
-    return isRight(job, expected)
-      ? undefined
-      : `has the result ${JSON.stringify(job.result)}, expected was ${JSON.stringify(expected)}`;
-  };
-}
-
-function failedWith(code: string): JobKind['judge'] {
-  return (job) =>
-    wasCrashed(job) || (job.state === 'failed' && job.error?.code === code)
-      ? undefined
-      : `ended as ${describe(job)} instead of failed (${code})`;
-}
-
-function describe(job: FinalJob): string {
-  return job.error === null ? job.state : `${job.state} (${job.error.code})`;
 }
 
 const hasNumber = succeededWith((job, expected) => job.result.n === expected.n);
@@ -86,7 +63,7 @@ const hasNumber = succeededWith((job, expected) => job.result.n === expected.n);
 /** Backoffs of seconds would only make the end of a run longer. */
 const quick = { attempts: 10, backoff: { type: 'fixed', delayMs: 300, maxMs: 300 } };
 
-export const jobKinds: readonly JobKind[] = [
+const singleKinds: readonly JobKind[] = [
   {
     name: 'inline',
     weight: 8,
@@ -250,7 +227,47 @@ export const jobKinds: readonly JobKind[] = [
     make: (_random, { request }) => email(request, 'at-most-once'),
     judge: atMostOnce((job) => job.mails),
   },
+  {
+    // Of the few keys one is often held: the request is then answered with the job that has it.
+    name: 'unique key',
+    weight: 4,
+    make(random, { postUrl }) {
+      const key = `unique-${random.int(1, 2)}`;
+      return {
+        task: 'test.post',
+        input: { url: postUrl, delayMs: random.int(300, 3_000) },
+        options: { uniqueKey: { key } },
+        hasKey: true,
+        expected: { uniqueKey: key },
+      };
+    },
+    judge: succeededWith((job) => job.posts >= 1 && isOneFinished(job.effects)),
+  },
+  {
+    // The receiver holds the request, and counts who else of this key is there.
+    name: 'concurrency key',
+    weight: 4,
+    make(random, { postUrl }) {
+      const key = `serial-${random.int(1, 2)}`;
+      return {
+        task: 'test.post',
+        input: { url: `${postUrl}hold?key=${key}&ms=${random.int(50, 500)}` },
+        options: { concurrencyKey: key },
+        hasKey: true,
+        expected: {},
+      };
+    },
+    judge: succeededWith((job) => job.posts >= 1 && isOneFinished(job.effects)),
+  },
+  {
+    name: 'rate',
+    weight: 3,
+    make: (random) => ({ ...numbered(random, { hasKey: true }), task: 'test.limited' }),
+    judge: hasNumber,
+  },
 ];
+
+export const jobKinds: readonly JobKind[] = [...singleKinds, ...groupKinds];
 
 function numbered(random: Random, how: Pick<WantedJob, 'hasKey' | 'copies'>): WantedJob {
   const n = random.int(0, 1_000_000);

@@ -11,13 +11,15 @@ import type { Edit, Plant } from './plants.ts';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const copied = ['api', 'shared', 'tasks', 'worker', 'scripts', 'test', 'package.json', 'tsconfig.json'];
 
-/** @throws Error when a text is not there exactly once: the code has changed, and the plant has to follow. */
-export function applyEdits(from: string, plant: Plant, to: string): void {
-  for (const edit of plant.edits)
-    writeFileSync(
-      join(to, edit.file),
-      plantInto(readFileSync(join(from, edit.file), 'utf8'), edit, plant.name),
-    );
+/**
+ * Into a copy of the tree, one edit after the other.
+ * @throws Error when a text is not there exactly once: the code has changed, and the plant has to follow.
+ */
+export function applyEdits(plant: Plant, dir: string): void {
+  for (const edit of plant.edits) {
+    const path = join(dir, edit.file);
+    writeFileSync(path, plantInto(readFileSync(path, 'utf8'), edit, plant.name));
+  }
 }
 
 function plantInto(source: string, { file, text, by }: Edit, name: string): string {
@@ -41,7 +43,7 @@ export async function torturePlant(plant: Plant, seed: number): Promise<PlantRep
   try {
     for (const name of copied) cpSync(join(root, name), join(dir, name), { recursive: true });
     symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
-    applyEdits(root, plant, dir);
+    applyEdits(plant, dir);
     const { minutes = 0.4, rate = 12, faults, kinds } = plant;
     const child = spawn(
       process.execPath,

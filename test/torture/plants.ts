@@ -39,10 +39,10 @@ export const plants: readonly Plant[] = [
       },
     ],
     kinds: ['slow post'],
-    faults: ['freeze-worker-beyond-lease'],
+    faults: ['freeze-worker-until-superseded'],
     minutes: 1,
-    // What five slots a worker can do in time, with workers that stand still.
-    rate: 3,
+    // What the slots of a worker can do in time while others stand still.
+    rate: 4,
   },
   {
     name: 'claim-without-fence-and-state',
@@ -207,11 +207,18 @@ export const plants: readonly Plant[] = [
         text: 'const ageMs = olderThanMs + (await measureLead());',
         by: 'const ageMs = olderThanMs;',
       },
+      // Looks all the time instead of once in a quarter of an hour: some upload is then always between its bytes and its row.
+      { file: 'worker/services/janitor.ts', text: 'const everyMs = 60_000;', by: 'const everyMs = 100;' },
+      {
+        file: 'worker/services/janitor.ts',
+        text: 'const sweepEveryMs = 15 * 60_000;',
+        by: 'const sweepEveryMs = 0;',
+      },
     ],
     kinds: ['file'],
-    faults: ['shift-clock-worker', 'stop-worker'],
-    minutes: 1,
-    rate: 15,
+    faults: ['shift-clock-worker'],
+    minutes: 0.7,
+    rate: 10,
   },
   {
     name: 'inputs-are-not-released',
@@ -248,6 +255,147 @@ export const plants: readonly Plant[] = [
       },
     ],
     faults: harmless,
+  },
+  {
+    name: 'unique-keys-are-never-held',
+    breaks: ['I15'],
+    edits: [
+      {
+        file: 'shared/db/unique-jobs.ts',
+        text: 'return wasMissed || !isHeld(holder);',
+        by: 'return wasMissed || holder !== undefined;',
+      },
+    ],
+    kinds: ['unique key'],
+    faults: harmless,
+    rate: 6,
+  },
+  {
+    name: 'the-wrong-job-is-told-to-hold-a-unique-key',
+    breaks: ['I15'],
+    edits: [
+      {
+        file: 'shared/db/unique-jobs.ts',
+        text: 'const jobId = isWon ? candidate.id : held.jobId;',
+        by: 'const jobId = candidate.id;',
+      },
+    ],
+    kinds: ['unique key'],
+    faults: harmless,
+    rate: 6,
+  },
+  {
+    name: 'concurrency-keys-are-not-counted',
+    breaks: ['I15'],
+    edits: [
+      {
+        file: 'shared/db/feed-keys.ts',
+        text: 'least(s.concurrency_max - k.busy, k.rate_room) AS key_room',
+        by: 'least(s.concurrency_max, k.rate_room) AS key_room',
+      },
+    ],
+    kinds: ['concurrency key'],
+    faults: harmless,
+  },
+  {
+    name: 'starts-count-from-their-dispatch',
+    breaks: ['I15'],
+    edits: [
+      {
+        file: 'shared/db/feed-rates.ts',
+        text: 'WHERE r.queue = $1 AND r.started_at IS NULL\n), taken_back',
+        by: 'WHERE false\n), taken_back',
+      },
+      {
+        file: 'shared/db/feed-rates.ts',
+        text: 'INSERT INTO rate_starts (queue, job_id, fence, tenant_id, concurrency_key)\n      SELECT $1, *',
+        by: 'INSERT INTO rate_starts (queue, job_id, fence, tenant_id, concurrency_key, started_at)\n      SELECT $1, *, now()',
+      },
+    ],
+    kinds: ['rate'],
+    faults: ['freeze-worker', 'redis-freeze'],
+    minutes: 1,
+  },
+  {
+    name: 'children-do-not-wait',
+    breaks: ['I17'],
+    edits: [
+      {
+        file: 'shared/db/migrations/0005-workflows.sql',
+        text: 'AND NOT EXISTS (SELECT FROM job_dependencies d WHERE d.child_id = c.id AND d.parent_state IS NULL);',
+        by: ';',
+      },
+    ],
+    kinds: ['workflow'],
+    faults: harmless,
+  },
+  {
+    name: 'batches-are-not-waited-for',
+    breaks: ['I17'],
+    edits: [
+      {
+        file: 'shared/db/complete-batches.ts',
+        text: `j.state IN ('scheduled', 'blocked', 'queued', 'active', 'retrying'))`,
+        by: `j.state IN ('scheduled', 'blocked'))`,
+      },
+    ],
+    kinds: ['batch'],
+    faults: harmless,
+  },
+  {
+    name: 'missed-ticks-are-forgotten',
+    breaks: ['I16'],
+    edits: [
+      {
+        file: 'shared/domain/misfire.ts',
+        text: 'return ticks.newest({ after, until: now, count: misfireJobsMax });\n  }',
+        by: 'return ticks.newest({ after, until: now, count: 1 });\n  }',
+      },
+    ],
+    kinds: ['schedule'],
+    faults: ['postgres-unreachable', 'postgres-freeze'],
+  },
+  {
+    name: 'a-descriptor-leaks-with-each-file',
+    breaks: ['I13'],
+    edits: [
+      {
+        file: 'shared/storage/fs-storage.ts',
+        text: `crashPoint('storage.before-sync');`,
+        by: `((globalThis as any).leak ??= []).push(await open(part, 'r'));`,
+      },
+    ],
+    kinds: ['file'],
+    faults: harmless,
+  },
+  {
+    name: 'a-descriptor-leaks-with-each-job',
+    breaks: ['I13'],
+    edits: [
+      {
+        file: 'worker/run-job.ts',
+        text: `crashPoint('run.after-claim');`,
+        by: `((globalThis as any).leak ??= []).push((await import('node:fs')).openSync('/dev/null', 'r'));`,
+      },
+    ],
+    kinds: ['inline'],
+    faults: harmless,
+    rate: 20,
+  },
+  {
+    name: 'memory-leaks-with-each-job',
+    breaks: ['I13'],
+    edits: [
+      {
+        file: 'worker/run-job.ts',
+        text: `crashPoint('run.after-claim');`,
+        by: `((globalThis as any).leak ??= []).push(Buffer.alloc(3 << 20, 1));`,
+      },
+    ],
+    kinds: ['inline'],
+    faults: harmless,
+    minutes: 0.6,
+    rate: 30,
   },
   {
     name: 'other-tenants-see-jobs',

@@ -2,11 +2,12 @@ import type { Db } from '#shared/db/pool.ts';
 import type { FinalJob } from './job-kinds.ts';
 import { mailSubject } from './job-kinds.ts';
 import type { Receivers } from './receivers.ts';
+import { requestOf } from './tags.ts';
 
 /** Everything that the record holds of the jobs, with what the receivers counted for each. */
 export async function readFinalJobs(db: Db, receivers: Receivers): Promise<FinalJob[]> {
   const { rows } = await db.query<Omit<FinalJob, 'posts' | 'mails' | 'messageIds'>>(`
-    SELECT j.id, j.tenant_id AS tenant, j.tags, j.task, j.state, j.result, j.error, j.attempts_used AS "attemptsUsed",
+    SELECT j.id, j.tenant_id AS tenant, j.tags, j.task, j.state, j.result, j.error, j.options->'uniqueKey'->>'key' AS "uniqueKey", j.created_at AS "createdAt", j.attempts_used AS "attemptsUsed",
       j.attempts_max AS "attemptsMax", j.crashes, j.finished_at AS "finishedAt",
       (SELECT coalesce(array_agg(a.outcome ORDER BY a.fence), '{}') FROM attempts a WHERE a.job_id = j.id) AS outcomes,
       (SELECT extract(epoch FROM min(a.started_at) - j.created_at) * 1000 FROM attempts a WHERE a.job_id = j.id)::float8 AS "firstRunAfterMs",
@@ -19,16 +20,11 @@ export async function readFinalJobs(db: Db, receivers: Receivers): Promise<Final
     const mail = receivers.mails.get(mailSubject(requestOf(row.tags) ?? -1));
     return {
       ...row,
+      createdAt: new Date(row.createdAt).toISOString(),
       finishedAt: row.finishedAt === null ? null : new Date(row.finishedAt).toISOString(),
       posts: receivers.posts.get(row.id) ?? 0,
       mails: mail?.count ?? 0,
       messageIds: mail?.messageIds.size ?? 0,
     };
   });
-}
-
-/** The request that made a job; undefined for those of the probe. */
-export function requestOf(tags: readonly string[]): number | undefined {
-  const tag = tags.find((each) => each.startsWith('request:'));
-  return tag === undefined ? undefined : Number(tag.slice('request:'.length));
 }

@@ -13,17 +13,46 @@ export interface Receivers {
   readonly posts: ReadonlyMap<string, number>;
   /** How often an e-mail with each subject was taken, and under which message ids. */
   readonly mails: ReadonlyMap<string, { readonly count: number; readonly messageIds: ReadonlySet<string> }>;
+  /** Requests to `postUrl` + `hold?key=…&ms=…`, which are answered after so long: who was there from when to when. */
+  readonly holds: readonly Hold[];
   close(): Promise<void>;
+}
+
+export interface Hold {
+  readonly key: string;
+  readonly jobId: string;
+  /** In ms of the clock. */
+  readonly from: number;
+  /** When it was answered, or broken off; undefined while it is there. */
+  readonly until: number | undefined;
 }
 
 export async function startReceivers(): Promise<Receivers> {
   const posts = new Map<string, number>();
   const mails = new Map<string, { count: number; messageIds: Set<string> }>();
+  const holds: { key: string; jobId: string; from: number; until: number | undefined }[] = [];
   const http = createServer((req, res) => {
     void text(req).then(
       (id) => {
         posts.set(id, (posts.get(id) ?? 0) + 1);
-        res.writeHead(204).end();
+        const { pathname, searchParams } = new URL(req.url ?? '/', 'http://receiver');
+        if (pathname !== '/hold') {
+          res.writeHead(204).end();
+          return;
+        }
+        const hold = { key: searchParams.get('key') ?? '', jobId: id, from: Date.now(), until: undefined };
+        const index = holds.push(hold) - 1;
+        const answer = setTimeout(
+          () => {
+            holds[index] = { ...hold, until: Date.now() };
+            res.writeHead(204).end();
+          },
+          Number(searchParams.get('ms')),
+        );
+        res.once('close', () => {
+          clearTimeout(answer);
+          if (holds[index]?.until === undefined) holds[index] = { ...hold, until: Date.now() };
+        });
       },
       () => {
         // Broken off in the middle: nothing was received.
@@ -53,6 +82,7 @@ export async function startReceivers(): Promise<Receivers> {
     smtpUrl: `smtp://127.0.0.1:${portOf(smtpServer)}`,
     posts,
     mails,
+    holds,
     async close() {
       http.closeAllConnections();
       await Promise.all([

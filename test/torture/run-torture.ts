@@ -11,6 +11,8 @@ import { checkHistory } from '#test/support/check-history.ts';
 import { createClient } from '#test/support/service.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { checkClientView } from './check-client-view.ts';
+import { watchLeaks, type LeakWatch } from './check-leaks.ts';
+import { checkHolds, checkLimits, readRunsOfKeys } from './check-limits.ts';
 import { checkConnections, checkExits, checkLogs, checkRedisKeys } from './check-remains.ts';
 import { runClients, type Tenant } from './clients.ts';
 import { adminKey, startCluster, type Cluster } from './cluster.ts';
@@ -21,6 +23,7 @@ import { runNemesis } from './nemesis.ts';
 import { createRandom } from './random.ts';
 import { readFinalJobs } from './read-final-jobs.ts';
 import { createRetryingClient } from './retrying-client.ts';
+import { checkLastTicks, putSchedules, scheduleKind } from './schedules.ts';
 
 export interface TortureOptions {
   readonly seed: number;
@@ -63,6 +66,7 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
   const isKept = () => problems.length > 0 || options.isKept === true;
   let jobs: FinalJob[] = [];
   let cluster: Cluster | undefined;
+  let leaks: LeakWatch | undefined;
   try {
     cluster = await startCluster({
       dir,
@@ -75,11 +79,18 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
       deadlineMs: 60_000,
     });
     log(`seed ${seed}: everything runs, and now it breaks for ${Math.round(options.minutes * 60)} s`);
+    leaks = watchLeaks(processesOf(cluster), cluster, history);
     const db = createDb({ url: cluster.world.databaseUrl, size: 2, timeoutMs: 10_000, name: 'torture' });
     try {
       problems.push(...(await breakAndDrain({ ...options, cluster, history, db })));
       jobs = await readFinalJobs(db, cluster.receivers);
-      problems.push(...checkClientView(history.entries, jobs), ...(await stopAndCheck(cluster, history, db)));
+      problems.push(
+        ...checkClientView(history.entries, jobs),
+        ...(await checkLimits(db)),
+        ...checkHolds(cluster.receivers.holds, jobs, await readRunsOfKeys(db)),
+        ...(await leaks.check()),
+        ...(await stopAndCheck(cluster, history, db)),
+      );
     } finally {
       await db.end();
     }
@@ -88,6 +99,7 @@ export async function runTorture(options: TortureOptions): Promise<TortureReport
       `the run itself failed: ${err instanceof Error ? (err.stack ?? err.message) : String(err)}`,
     );
   } finally {
+    leaks?.stop();
     if (cluster !== undefined) {
       await cluster.dispose();
       if (isKept()) writeEvidence(folder, cluster, { jobs, problems });
@@ -109,7 +121,7 @@ function processesOf(cluster: Cluster | undefined) {
   return cluster === undefined ? [] : [...cluster.apis.map(({ process }) => process), ...cluster.workers];
 }
 
-/** @returns the problems of jobs that did not end. */
+/** @returns the problems of jobs that did not end, and of schedules that did not go on. */
 async function breakAndDrain({
   cluster,
   history,
@@ -132,6 +144,9 @@ async function breakAndDrain({
     onUnexpected: (what) => history.add({ type: 'unexpected', what }),
   });
   const tenants = await makeTenants(cluster);
+  const [first] = tenants;
+  const isScheduling = kinds === undefined || kinds.includes(scheduleKind);
+  if (isScheduling) await putSchedules(client, first, { paused: false });
   history.add({ type: 'phase', name: 'clients begin' });
   const clients = runClients({
     client,
@@ -139,7 +154,11 @@ async function breakAndDrain({
     postUrl: cluster.receivers.postUrl,
     random: random.fork('clients'),
     history,
-    kinds: choose('kind of job', jobKinds, kinds),
+    kinds: choose(
+      'kind of job',
+      jobKinds,
+      kinds?.filter((name) => name !== scheduleKind),
+    ),
     rate,
     stop: stop.signal,
   });
@@ -158,12 +177,19 @@ async function breakAndDrain({
   log(`seed ${seed}: everything works again; waiting for what was accepted to end`);
 
   const deadline = setTimeout(() => giveUp.abort(), drainMs);
+  const problems: string[] = [];
+  if (isScheduling) {
+    problems.push(...(await checkLastTicks(db, giveUp.signal)));
+    await putSchedules(client, first, { paused: true });
+  }
   await clients;
   const left = await waitUntilEnded(db, giveUp.signal);
   clearTimeout(deadline);
   giveUp.abort();
   history.add({ type: 'phase', name: 'drained' });
-  return left.map((job) => `I2: ${job} has not ended ${drainMs / 1_000} s after everything worked again`);
+  for (const job of left)
+    problems.push(`I2: ${job} has not ended ${drainMs / 1_000} s after everything worked again`);
+  return problems;
 }
 
 /** @throws Error that lists what there is, when a name is none of it. */
@@ -181,7 +207,7 @@ function choose<Item extends { readonly name: string }>(
   return items.filter((item) => names.includes(item.name));
 }
 
-async function makeTenants({ apis }: Cluster): Promise<Tenant[]> {
+async function makeTenants({ apis }: Cluster): Promise<readonly [Tenant, Tenant]> {
   const response = await createClient(apis[0]?.url ?? '', adminKey).post('/v1/keys', {
     name: 'torture',
     tenantId: 'other',

@@ -1,8 +1,9 @@
 import { faultKinds } from './faults.ts';
 import type { HistoryEntry } from './history.ts';
 import type { FinalJob } from './job-kinds.ts';
-import { requestOf } from './read-final-jobs.ts';
+import { scheduleKind } from './schedules.ts';
 import type { TortureReport } from './run-torture.ts';
+import { requestOf } from './tags.ts';
 
 /** What a person wants to read after a run: jobs by kind and end, faults by kind, and how long recovery took. */
 export function renderSummary(report: TortureReport): string {
@@ -46,7 +47,9 @@ function renderJobs(entries: readonly HistoryEntry[], jobs: readonly FinalJob[])
   const kinds = new Map(
     entries.flatMap((entry) => (entry.type === 'wanted' ? [[entry.request, entry.kind]] : [])),
   );
-  const byKind = Map.groupBy(jobs, (job) => kinds.get(requestOf(job.tags) ?? -1) ?? 'probe');
+  const byKind = Map.groupBy(jobs, (job) =>
+    job.tags.includes(scheduleKind) ? scheduleKind : (kinds.get(requestOf(job.tags) ?? -1) ?? 'probe'),
+  );
   const rows = [...byKind]
     .toSorted(([a], [b]) => (a < b ? -1 : 1))
     .map(([kind, group]) => {

@@ -1,10 +1,12 @@
 /** A short run of the torture, and the parts of it that a run cannot show to be right: its plan and its judgement. */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, cpSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { checkClientView } from './check-client-view.ts';
+import { findLeaks, readFootprint } from './check-leaks.ts';
+import { checkHolds } from './check-limits.ts';
 import { faultKinds } from './faults.ts';
 import type { HistoryEntry, HistoryEvent } from './history.ts';
 import { jobKinds, type FinalJob } from './job-kinds.ts';
@@ -12,6 +14,7 @@ import { planStep } from './nemesis.ts';
 import { applyEdits } from './plant.ts';
 import { plants } from './plants.ts';
 import { createRandom } from './random.ts';
+import { scheduleKind } from './schedules.ts';
 import { renderProblems, renderSummary } from './summary.ts';
 import { runTorture } from './run-torture.ts';
 
@@ -51,9 +54,10 @@ test.each(plants)('the planted bug "$name" finds the place where it goes', (plan
   try {
     for (const { file } of plant.edits)
       cpSync(join(root, dirname(file)), join(dir, dirname(file)), { recursive: true });
-    expect(() => applyEdits(root, plant, dir)).not.toThrow();
+    expect(() => applyEdits(plant, dir)).not.toThrow();
     expect(plant.faults.filter((name) => !faultKinds.some((kind) => kind.name === name))).toEqual([]);
-    expect(plant.kinds?.filter((name) => !jobKinds.some((kind) => kind.name === name)) ?? []).toEqual([]);
+    const kinds = [scheduleKind, ...jobKinds.map((kind) => kind.name)];
+    expect(plant.kinds?.filter((name) => !kinds.includes(name)) ?? []).toEqual([]);
   } finally {
     rmSync(dir, { recursive: true });
   }
@@ -87,6 +91,8 @@ const job: FinalJob = {
   state: 'succeeded',
   result: { n: 5 },
   error: null,
+  uniqueKey: null,
+  createdAt: '2025-12-31T23:59:59.000Z',
   attemptsUsed: 1,
   attemptsMax: 3,
   crashes: 0,
@@ -173,6 +179,116 @@ const violations: readonly { what: string; events?: readonly HistoryEvent[]; job
     jobs: [{ ...job, posts: 2, effects: [{ key: 'post', isFinished: true }] }],
   },
 ];
+
+const uniqueJob: FinalJob = {
+  ...job,
+  tags: ['request:1'],
+  uniqueKey: 'k',
+  task: 'test.post',
+  result: { status: 204 },
+  posts: 1,
+  effects: [{ key: 'post', isFinished: true }],
+};
+const uniqueEvents: readonly HistoryEvent[] = [
+  { ...wanted, kind: 'unique key', expected: { uniqueKey: 'k' } },
+  accepted,
+  { ...wanted, kind: 'unique key', expected: { uniqueKey: 'k' }, request: 2, key: 'key-2' },
+];
+const bornAt = Date.parse(uniqueJob.createdAt);
+const duplicate: HistoryEvent = {
+  type: 'duplicate',
+  request: 2,
+  id,
+  sentAt: bornAt,
+  answeredAt: bornAt + 100,
+};
+
+test('a request that was answered with the job that has its unique key is no problem', () => {
+  expect(check([...uniqueEvents, duplicate], [uniqueJob])).toEqual([]);
+});
+
+const falseDuplicates: readonly { what: string; event?: object; jobs?: readonly FinalJob[] }[] = [
+  { what: 'which does not exist', event: { id: otherId } },
+  { what: 'which has the unique key other', jobs: [{ ...uniqueJob, uniqueKey: 'other' }] },
+  { what: 'which did not live at that time', event: { sentAt: bornAt - 200, answeredAt: bornAt - 100 } },
+  {
+    what: 'which did not live at that time',
+    event: { sentAt: bornAt + 60_000, answeredAt: bornAt + 60_001 },
+  },
+  {
+    what: 'I15: a request that was answered with the job of another one made a job',
+    jobs: [uniqueJob, { ...uniqueJob, id: otherId, tags: ['request:2'] }],
+  },
+];
+
+test.each(falseDuplicates)('of a unique key, reports: $what', ({ what, event = {}, jobs = [uniqueJob] }) => {
+  expect(check([...uniqueEvents, { ...duplicate, ...event }], jobs).join('\n')).toContain(what);
+});
+
+const parts = ['first', 'last'];
+const batchOf = (names: readonly string[]) =>
+  names.map((name, index) => ({
+    ...job,
+    id: id.replace(/.$/, String(index)),
+    tags: ['request:1', `part:${name}`],
+  }));
+
+test('what is accepted as a whole is there as a whole, and each part once', () => {
+  const events: readonly HistoryEvent[] = [
+    {
+      ...wanted,
+      kind: 'batch',
+      whole: parts,
+      expected: { first: { n: 5 }, last: { n: 5 } },
+    },
+  ];
+  expect(check(events, batchOf(parts))).toEqual([]);
+  expect(check(events, batchOf(['first'])).join()).toContain('I5: half of it was accepted: last is missing');
+  expect(check(events, batchOf([...parts, 'last'])).join()).toContain('I4: one key made 2 jobs of last');
+});
+
+test('two of one concurrency key at the receiver are reported, unless the first was over by the record', () => {
+  const hold = (jobId: string, from: number, until: number | undefined) => ({
+    key: 'k',
+    jobId,
+    from,
+    until,
+  });
+  const jobs = [job, { ...job, id: otherId }];
+  const one = hold(id, 100, 200);
+  expect(checkHolds([one, hold(otherId, 200, 300)], jobs, [])).toEqual([]);
+  expect(checkHolds([one, hold(otherId, 150, 300)], jobs, [])).toHaveLength(1);
+  expect(checkHolds([hold(id, 100, undefined), hold(otherId, 900, 950)], jobs, [])).toHaveLength(1);
+  const crashed = { jobId: id, startedAt: 90, finishedAt: 140 };
+  expect(checkHolds([one, hold(otherId, 150, 300)], jobs, [crashed])).toEqual([]);
+  // Over too late.
+  expect(checkHolds([one, hold(otherId, 130, 300)], jobs, [crashed])).toHaveLength(1);
+  const others = [job, { ...job, id: otherId, tenant: 'other' }];
+  expect(checkHolds([one, hold(otherId, 150, 300)], others, [])).toEqual([]);
+});
+
+test('I13: files that are still open, too many descriptors, memory and processes are reported', () => {
+  const base = { descriptors: 40, files: [], rssBytes: 100_000_000, children: 2 };
+  expect(findLeaks('worker', base, base, 4)).toEqual([]);
+  const now = { descriptors: 140, files: ['/data/files/ab/x'], rssBytes: 500_000_000, children: 5 };
+  expect(findLeaks('worker', now, base, 4)).toEqual([
+    'I13: worker still holds the file /data/files/ab/x',
+    'I13: worker has 5 child processes instead of at most 4',
+    'I13: worker holds 140 descriptors, and held 40 at first',
+    'I13: worker holds 477 MB, and held 95 MB at first',
+  ]);
+});
+
+test('the footprint of a process names the stored files that it holds open', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'windlass-footprint-'));
+  mkdirSync(join(dir, 'files'));
+  const path = join(dir, 'files', 'x');
+  const file = openSync(path, 'w');
+  expect(readFootprint(process.pid, dir)?.files).toEqual([path]);
+  closeSync(file);
+  expect(readFootprint(process.pid, dir)).toMatchObject({ files: [] });
+  rmSync(dir, { recursive: true });
+});
 
 test.each(violations)('reports: $what', ({ what, events = [wanted, accepted], jobs }) => {
   const problems = check(events, jobs).map((problem) => problem.replaceAll(id, 'the job'));

@@ -13,6 +13,7 @@ import { uuidv7 } from '#shared/ids.ts';
 import { createLogger, type Logger } from '#shared/log.ts';
 import { defineTask, type TaskDefinition } from '#shared/tasks/define-task.ts';
 import { insertJob } from '#test/support/insert-job.ts';
+import { createStandingPool } from '#test/support/standing-still.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createBacklogGate } from '../backlog-gate.ts';
@@ -631,4 +632,23 @@ test('F79: two requests that make the same schedule make one', async () => {
     Array.from({ length: 4 }, () => putSchedule(db, tenantId, { ...schedule, key: 'new' }, 10)),
   );
   expect(answers.toSorted()).toEqual(['changed', 'changed', 'changed', 'created']);
+});
+
+test('F44: a scheduler that stands still in the middle of a tick keeps its schedules from the others for moments only', async () => {
+  await put();
+  await beDown(10 * minuteMs);
+  const frozen = await createStandingPool(world.databaseUrl);
+  try {
+    void schedulerOf(frozen.db).tick();
+    await frozen.stands;
+    expect(await scheduler.tick()).toMatchObject({ schedules: 0 });
+    // Well below the limit of all other transactions.
+    await waitFor(async () => ((await scheduler.tick()).jobs === 1 ? true : undefined), {
+      what: 'the job to be made by another',
+      deadlineMs: 20_000,
+    });
+    expect(await listJobs()).toHaveLength(1);
+  } finally {
+    await frozen.close();
+  }
 });
