@@ -222,7 +222,7 @@ test('F44: a feeder that stands still in the middle of a tick keeps its queues f
         const { deliveries } = await feedQueues(db, ['q']);
         return deliveries.length > 0 ? deliveries : undefined;
       },
-      { what: 'the queue to be fed by another', deadlineMs: 20_000 },
+      { what: 'the queue to be fed by another', deadlineMs: 22_000 },
     );
     expect(fed).toEqual([{ jobId: id, fence: 0, queue: 'q' }]);
   } finally {

@@ -94,6 +94,24 @@ test('a transaction that Postgres ended, because this process stood still in it,
   await world.dispose();
 });
 
+test('a connection that Postgres ended in the middle of a transaction is not given out again, even if it seems open', async () => {
+  const world = await createWorld();
+  const proxy = await startFaultProxy(Number(new URL(world.databaseUrl).port));
+  const db = createDb({ url: proxy.url(world.databaseUrl), size: 1, timeoutMs: 5_000, name: 'test' });
+  const err = await inTransaction(db, async (client) => {
+    await client.query(`SET LOCAL idle_in_transaction_session_timeout = '300 ms'`);
+    // Postgres hears nothing more, and what it says last arrives; that it hangs up does not.
+    proxy.swallow(['up']);
+    await client.query('SELECT 1');
+  }).catch(toAppError);
+  expect(err).toMatchObject({ cause: { code: '25P03' } });
+  proxy.heal();
+  expect((await db.query('SELECT 1')).rowCount).toBe(1);
+  await db.end();
+  await proxy.close();
+  await world.dispose();
+});
+
 function endOf(work: Promise<unknown>): Promise<string> {
   return work.then(() => 'done', String);
 }

@@ -89,10 +89,11 @@ export const unsynced = `unsynced AS MATERIALIZED (SELECT set_config('synchronou
 
 /**
  * The same, for the statement by which a transaction takes what all others leave to it: should this process stand still
- * between two of its statements, or be cut off from Postgres without Postgres hearing of it, others may go on after 3 s. The limit of all
- * other transactions, 30 s, would be ten times as long without work for anybody.
+ * between two of its statements, or be cut off from Postgres without Postgres hearing of it, others may go on after 8 s. All other
+ * transactions may rest for 30 s. Longer than it takes to find a half-open connection (half-open.ts), because nobody can tell that of one
+ * that Postgres has ended already.
  */
-export const briefRest = `brief_rest AS MATERIALIZED (SELECT set_config('idle_in_transaction_session_timeout', '3000', true))`;
+export const briefRest = `brief_rest AS MATERIALIZED (SELECT set_config('idle_in_transaction_session_timeout', '8000', true))`;
 
 /**
  * Runs `work` in one transaction.

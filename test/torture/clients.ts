@@ -134,7 +134,7 @@ async function send(sending: Sending): Promise<string | undefined> {
     history.add({ type: 'refused', request, status, body });
     history.add({
       type: 'unexpected',
-      what: `request ${request} was answered with ${status}: ${body.slice(0, 500)}`,
+      what: `I5: request ${request} was answered with ${status}: ${body.slice(0, 500)}`,
     });
     return undefined;
   }
@@ -209,7 +209,7 @@ async function upload({ options, request, tenant }: Sending, text: string): Prom
   if (outcome.answer.status === 201) return (JSON.parse(outcome.answer.body) as { id: string }).id;
   options.history.add({
     type: 'unexpected',
-    what: `the upload of request ${request} was answered with ${outcome.answer.status}: ${outcome.answer.body}`,
+    what: `I5: the upload of request ${request} was answered with ${outcome.answer.status}: ${outcome.answer.body}`,
   });
   return undefined;
 }
@@ -256,7 +256,7 @@ async function cancel(options: ClientsOptions, tenant: Tenant, id: string): Prom
   options.history.add({ type: 'cancel-answered', id, status, state });
   // 409: it ended in another way before.
   if (status !== 202 && status !== 409)
-    options.history.add({ type: 'unexpected', what: `cancel of ${id} was answered with ${status}: ${body}` });
+    options.history.add({ type: 'unexpected', what: `I5: cancel of ${id} was answered with ${status}: ${body}` });
 }
 
 async function follow(options: ClientsOptions, tenant: Tenant, id: string, how: Attention): Promise<void> {

@@ -272,7 +272,8 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'the-wrong-job-is-told-to-hold-a-unique-key',
-    breaks: ['I15'],
+    // The job that it is told of does not even exist.
+    breaks: ['I5', 'I15'],
     edits: [
       {
         file: 'shared/db/unique-jobs.ts',

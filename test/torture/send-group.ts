@@ -88,7 +88,7 @@ async function post(
   history.add({ type: 'refused', request, status, body: text });
   history.add({
     type: 'unexpected',
-    what: `request ${request} was answered with ${status}: ${text.slice(0, 500)}`,
+    what: `I5: request ${request} was answered with ${status}: ${text.slice(0, 500)}`,
   });
   return undefined;
 }

@@ -645,7 +645,7 @@ test('F44: a scheduler that stands still in the middle of a tick keeps its sched
     // Well below the limit of all other transactions.
     await waitFor(async () => ((await scheduler.tick()).jobs === 1 ? true : undefined), {
       what: 'the job to be made by another',
-      deadlineMs: 20_000,
+      deadlineMs: 22_000,
     });
     expect(await listJobs()).toHaveLength(1);
   } finally {
