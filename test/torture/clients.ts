@@ -256,7 +256,10 @@ async function cancel(options: ClientsOptions, tenant: Tenant, id: string): Prom
   options.history.add({ type: 'cancel-answered', id, status, state });
   // 409: it ended in another way before.
   if (status !== 202 && status !== 409)
-    options.history.add({ type: 'unexpected', what: `I5: cancel of ${id} was answered with ${status}: ${body}` });
+    options.history.add({
+      type: 'unexpected',
+      what: `I5: cancel of ${id} was answered with ${status}: ${body}`,
+    });
 }
 
 async function follow(options: ClientsOptions, tenant: Tenant, id: string, how: Attention): Promise<void> {
