@@ -17,9 +17,13 @@ export function renderSummary(report: TortureReport): string {
   ].join('\n');
 }
 
+/** One broken guard can be reported a thousand times, and may not hide another one. */
+const shownOfOneMax = 10;
+
 /** What to read, and to do, when something is wrong. */
 export function renderProblems(report: TortureReport, command: string): string {
-  const shown = report.problems.slice(0, 40);
+  const byInvariant = Map.groupBy(report.problems, (problem) => /^[A-Z]\d+[^:]*/.exec(problem)?.[0] ?? '');
+  const shown = [...byInvariant.values()].flatMap((problems) => problems.slice(0, shownOfOneMax));
   return [
     `${report.problems.length} invariant(s) do not hold (seed ${report.seed}):`,
     ...shown,
