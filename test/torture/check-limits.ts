@@ -117,7 +117,8 @@ export interface RunOfKey {
 
 /**
  * I15, as the outside sees it: of one key no two are at the receiver. One that was still there after its run was over by the
- * record does not count: its worker stood still, or was cut off, and limits.md says so.
+ * record does not count: its worker stood still, or was cut off, and limits.md says so. Nor does one job count twice: a crash of
+ * Postgres may have forgotten that it was claimed.
  */
 export function checkHolds(
   holds: readonly Hold[],
@@ -134,7 +135,10 @@ export function checkHolds(
     for (const [index, later] of sorted.entries()) {
       const earlier = sorted
         .slice(0, index)
-        .find((hold) => (hold.until ?? Infinity) > later.from && !wasOver(hold, later.from));
+        .find(
+          (hold) =>
+            hold.jobId !== later.jobId && (hold.until ?? Infinity) > later.from && !wasOver(hold, later.from),
+        );
       if (earlier !== undefined)
         problems.push(
           `I15: ${later.jobId} came to the receiver while ${earlier.jobId} of the same concurrency key ${later.key} was there`,

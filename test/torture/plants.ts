@@ -34,8 +34,8 @@ export const plants: readonly Plant[] = [
     edits: [
       {
         file: 'shared/db/settle-runs.ts',
-        text: `WHERE j.id = i.id AND j.fence = i.fence AND j.state = 'active'`,
-        by: `WHERE j.id = i.id AND j.state = 'active'`,
+        text: `WHERE j.id = i.id AND j.fence = i.fence AND (j.state = 'active') IS TRUE AND j.worker_id = i.worker_id`,
+        by: `WHERE j.id = i.id AND (j.state = 'active') IS TRUE`,
       },
     ],
     kinds: ['slow post'],
@@ -159,8 +159,8 @@ export const plants: readonly Plant[] = [
     edits: [
       {
         file: 'worker/services/lease-keeper.ts',
-        text: 'if (unknown.length > 0) await handBackRuns(db, unknown);',
-        by: '',
+        text: 'if (unknown.length > 0)\n      await handBackRuns(',
+        by: 'if (unknown.length < 0)\n      await handBackRuns(',
       },
     ],
     faults: ['postgres-answer-lost', 'postgres-terminate-all'],
