@@ -312,15 +312,13 @@ async function freeze(supervised: Supervised, ms: number): Promise<void> {
  * writes about its own run must find nothing.
  * @param ms at the latest
  */
-async function freezeUntilSuperseded(
-  supervised: Supervised,
-  ms: number,
-  { postgres }: Cluster,
-): Promise<void> {
+async function freezeUntilSuperseded(supervised: Supervised, ms: number, cluster: Cluster): Promise<void> {
   const process = supervised.current();
-  if (!process.isRunning()) return;
+  // One at a time: if all stood still nobody would take over, and nobody would be superseded.
+  if (!process.isRunning() || frozenUntilSuperseded.has(cluster)) return;
+  frozenUntilSuperseded.add(cluster);
   const until = performance.now() + ms;
-  const client = new Client({ connectionString: postgres.url, connectionTimeoutMillis: 2_000 });
+  const client = new Client({ connectionString: cluster.postgres.url, connectionTimeoutMillis: 2_000 });
   client.on('error', () => undefined);
   process.signal('SIGSTOP');
   try {
@@ -331,9 +329,12 @@ async function freezeUntilSuperseded(
     await sleep(Math.max(0, until - performance.now()));
   } finally {
     if (process.isRunning()) process.signal('SIGCONT');
+    frozenUntilSuperseded.delete(cluster);
     await client.end().catch(() => {});
   }
 }
+
+const frozenUntilSuperseded = new WeakSet<Cluster>();
 
 async function isSuperseded(client: Client, pid: number): Promise<boolean> {
   const { rowCount } = await client.query(
