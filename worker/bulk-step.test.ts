@@ -6,6 +6,7 @@ import { createDb, type Db } from '#shared/db/pool.ts';
 import { createLogger } from '#shared/log.ts';
 import { NotNowError } from '#shared/tasks/task-errors.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
+import { uuidv7 } from '#shared/ids.ts';
 import { insertJob } from '#test/support/insert-job.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
@@ -28,7 +29,8 @@ test.each(['retry', 'replay'] as const)(
   async (action) => {
     await insertJob(db, { state: 'failed', tags: ['a'] });
     const request = { action, q: 'tag:a', asOf: await readClock(db), reason: undefined };
-    const id = await insertJob(db, { state: 'active', queue: 'bulk' });
+    const workerId = uuidv7();
+    const id = await insertJob(db, { state: 'active', queue: 'bulk', workerId });
     await db.query('UPDATE jobs SET created_at = clock_timestamp() WHERE id = $1', [id]);
     let isFull = true;
     let queued = 0;
@@ -44,7 +46,7 @@ test.each(['retry', 'replay'] as const)(
       onQueued: () => (queued += 1),
       log: createLogger({ service: 'test', level: 'silent' }),
     });
-    const job = { tenantId: 'default', id, fence: 0 } as ClaimedJob;
+    const job = { tenantId: 'default', id, fence: 0, workerId } as ClaimedJob;
     const step = createStep(job, new AbortController().signal);
     const countQueued = async () =>
       (await db.query(`SELECT 1 FROM jobs WHERE state = 'queued' AND queue <> 'bulk'`)).rowCount;

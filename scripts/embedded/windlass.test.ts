@@ -49,6 +49,19 @@ test('a workflow that does something for each item is over when everything was d
   });
 });
 
+test('what waits for a batch is over when everything was drained', async () => {
+  const headers = { authorization: `Bearer ${windlass.key}`, 'content-type': 'application/json' };
+  const jobs = [1, 2, 3].map((n) => ({ task: 'test.noop', input: { n } }));
+  const accepted = await fetch(`${windlass.url}/v1/jobs/batch`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify({ jobs, onComplete: { task: 'test.noop', input: { n: 4 } } }),
+  });
+  const { onComplete } = (await accepted.json()) as { onComplete: { id: string } };
+  await windlass.drain();
+  expect(await windlass.job(onComplete.id)).toMatchObject({ state: 'succeeded' });
+});
+
 test('a schedule makes its job when its time was reached by moving', async () => {
   const headers = { authorization: `Bearer ${windlass.key}`, 'content-type': 'application/json' };
   const schedule = { task: 'test.noop', input: { n: 1 }, everyMs: dayMs };

@@ -166,13 +166,22 @@ export async function saveProgress(
   );
 }
 
-/** One of the jobs, of any tenant, that somebody has something to do for now: waiting for a worker, running, or due. */
+/**
+ * One of the jobs, of any tenant, that somebody has something to do for now: waiting for a worker, running, or due; or about to be let
+ * go by a keeper, because the batch or the items that it waited for have ended.
+ */
 export async function findOpenJob(
   db: Queryable,
 ): Promise<{ readonly id: string; readonly task: string; readonly state: JobState } | undefined> {
   const { rows } = await db.query<{ id: string; task: string; state: JobState }>(
     `SELECT id, task, state FROM jobs
-     WHERE state IN ('queued', 'active') OR (state IN ('scheduled', 'retrying') AND run_at <= now()) LIMIT 1`,
+     WHERE state IN ('queued', 'active') OR (state IN ('scheduled', 'retrying') AND run_at <= now())
+       OR (state = 'blocked' AND (
+         EXISTS (SELECT FROM each_runs r WHERE r.job_id = jobs.id AND NOT r.is_over AND NOT EXISTS (
+           SELECT FROM jobs i WHERE i.each_id = r.job_id AND i.state IN ('scheduled', 'blocked', 'queued', 'active', 'retrying')))
+         OR EXISTS (SELECT FROM batches b WHERE b.on_complete_job_id = jobs.id AND b.completed_at IS NULL AND NOT EXISTS (
+           SELECT FROM jobs i WHERE i.batch_id = b.id AND i.state IN ('scheduled', 'blocked', 'queued', 'active', 'retrying')))))
+     LIMIT 1`,
   );
   return rows[0];
 }

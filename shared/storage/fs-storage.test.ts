@@ -1,7 +1,7 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, statSync } from 'node:fs';
 import {
   chmod,
   open,
@@ -24,6 +24,7 @@ import { promisify } from 'node:util';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { createDiskThreads } from '#shared/disk/disk-threads.ts';
 import { uuidv7 } from '#shared/ids.ts';
+import { makeDirectory } from './fs-directory.ts';
 import { createFsStorage } from './fs-storage.ts';
 import { describeStorage } from './storage-conformance.ts';
 import { StoredFileMissingError, type Storage } from './storage.ts';
@@ -79,6 +80,22 @@ describe('on disk', () => {
     const path = join(dir, 'input');
     await storage.materialize(id, path, { sha256 });
     expect((await stat(path)).ino).toBe((await stat(join(dir, 'files', id.slice(-2), id))).ino);
+  });
+
+  test('a directory that is there can be written into: it has its mode before its name', async () => {
+    const { dir } = setup();
+    const modes = new Set<number>();
+    for (let n = 0; n < 100; n += 1) {
+      const path = join(dir, `d${n}`);
+      const made = makeDirectory(path).then(() => true);
+      // Synchronous looks between the operations of the other, which runs on other threads.
+      for (let isMade = false; !isMade; isMade = await Promise.race([made, setImmediate(false)]))
+        for (let looks = 0; looks < 50; looks += 1) {
+          const found = statSync(path, { throwIfNoEntry: false });
+          if (found !== undefined) modes.add(found.mode & 0o7777);
+        }
+    }
+    expect([...modes].map((mode) => mode.toString(8))).toEqual(['2770']);
   });
 
   test('a directory removed under a running process is made again', async () => {

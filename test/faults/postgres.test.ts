@@ -62,13 +62,17 @@ test.concurrent('F59: a job whose claim Postgres forgot when it was killed runs 
   withSystem({ own: ['postgres'] }, async (system, { postgres }) => {
     await neverWriteUnasked(postgres);
     const workers = [await system.startWorker(), await system.startWorker()];
-    const ids = [await system.submitGated('test.write'), await system.submitGated('test.sleep')];
-    await system.started(ids);
-    await postgres.kill();
-    await postgres.start();
-    await waitFor(() => (countStarts(system) > ids.length ? true : undefined), {
-      what: 'a job to be started again',
-    });
+    // Whatever else waits for a commit takes the claim along, which on a busy machine may just happen.
+    for (let tries = 0; tries < 12 && countStarts(system) === system.accepted.length; tries += 1) {
+      await system.started([await system.submitGated(tries % 2 === 0 ? 'test.write' : 'test.sleep')]);
+      await postgres.kill();
+      await postgres.start();
+      await waitFor(() => (countStarts(system) > system.accepted.length ? true : undefined), {
+        what: 'the job to be started again',
+        deadlineMs: 8_000,
+      }).catch(() => undefined);
+    }
+    expect(countStarts(system)).toBeGreaterThan(system.accepted.length);
     system.openGate();
     for (const job of await system.finished())
       expect([job.state, outcomesOf(job)]).toEqual(['succeeded', ['succeeded']]);
