@@ -271,11 +271,11 @@ afterAll(() => api.dispose());
 async function makeThings(): Promise<Owned> {
   const job = { tenantId: 'alpha', input: { value: secret }, tags: [secret] };
   const endedJob = await insertJob(api.db, { ...job, state: 'succeeded' });
-  await api.db.query('UPDATE jobs SET result = $2 WHERE id = $1', [
+  await api.db.query('UPDATE jobs SET result = $2, fence = 1 WHERE id = $1', [
     endedJob,
     JSON.stringify({ value: secret }),
   ]);
-  await appendLogs(api.db, { tenantId: 'alpha', jobId: endedJob, fence: 1 }, [
+  await appendLogs(api.db, { tenantId: 'alpha', jobId: endedJob, fence: 1, workerId: endedJob }, [
     { line: 0, at: new Date(), message: secret },
   ]);
   const made = (await (await alpha.admin.post('/v1/keys', { name: secret, scopes: ['read'] })).json()) as {

@@ -35,7 +35,14 @@ const tasks = new Map<string, LoadedTask>([[task.name, { definition: task, handl
 
 let isFull = false;
 
-async function startStep(resultBytesMax = 1_000): Promise<{ id: string; each: EachStep }> {
+interface Started {
+  readonly id: string;
+  readonly each: EachStep;
+  /** Another run of the same job, which knows nothing of the first. */
+  again(): EachStep;
+}
+
+async function startStep(resultBytesMax = 1_000): Promise<Started> {
   const workerId = uuidv7();
   const id = await insertJob(db, { state: 'active', task: 'workflow.each', queue: 'workflow', workerId });
   const create = createEachSteps({
@@ -47,7 +54,8 @@ async function startStep(resultBytesMax = 1_000): Promise<{ id: string; each: Ea
     onQueued: () => {},
   });
   const job = { tenantId: 'default', id, fence: 0, workerId, traceparent: null } as ClaimedJob;
-  return { id, each: create(job, new AbortController().signal) };
+  const again = () => create(job, new AbortController().signal);
+  return { id, each: again(), again };
 }
 
 const request = (items: unknown, more: Partial<EachRequest> = {}): EachRequest => ({
@@ -94,6 +102,22 @@ test('inputs that are too large together fail the step, and no transaction holds
   expect(made.slice(0, 3)).toEqual([2, 4, 6]);
   expect(made.at(-1)).toBeLessThan(64);
   expect(each.verdict()).toMatchObject({ type: 'failed', error: { code: 'task-input' } });
+});
+
+test('what earlier runs have made counts as well', async () => {
+  const { each, again } = await startStep();
+  const large = 'x'.repeat(1024 * 1024);
+  const input = { value: { large, n: null } };
+  const much = request(Array(66).fill(0), { input, places: [{ at: ['value', 'n'], index: true }] });
+  for (let made = 0; made < 60;) {
+    const step = await each.step(much);
+    made = step.type === 'making' ? step.made : Infinity;
+  }
+  const second = again();
+  const goOn = async () => {
+    for (;;) await second.step(much);
+  };
+  await expect(goOn()).rejects.toThrow('forEachInputBytesMax');
 });
 
 test('results that are too large together are not read', async () => {

@@ -9,6 +9,7 @@ import {
   makeItems,
   openEachRun,
   readItemResults,
+  sumItemInputs,
   type EachPosition,
   type EndedItems,
   type NewItem,
@@ -63,7 +64,7 @@ export function createEachSteps(options: {
     const { tenantId, id: jobId } = job;
     let at: EachPosition | undefined;
     let verdict: EachVerdict | undefined;
-    let counted = { until: 0, bytes: 0 };
+    let counted: { until: number; bytes: number } | undefined;
     const startedMs = Date.now();
     let make: ((index: number) => NewItem) | undefined;
 
@@ -95,6 +96,8 @@ export function createEachSteps(options: {
             delayMs: backlogFullMs,
           });
         make ??= createMakeItem(request, items);
+        // What earlier runs have made counts as well.
+        counted ??= { until: at.nextIndex, bytes: await sumItemInputs(db, tenantId, jobId) };
         at = await makeItems(
           db,
           {
@@ -104,7 +107,7 @@ export function createEachSteps(options: {
             workerId: job.workerId,
             previous: request.previous,
             total: items.length,
-            items: takePage(make, at.nextIndex, items.length),
+            items: takePage(make, counted, at.nextIndex, items.length),
           },
           at,
         );
@@ -126,7 +129,12 @@ export function createEachSteps(options: {
     }
 
     /** As many of the next items as one transaction takes. */
-    function takePage(makeItem: (index: number) => NewItem, from: number, total: number): NewItem[] {
+    function takePage(
+      makeItem: (index: number) => NewItem,
+      inputs: { until: number; bytes: number },
+      from: number,
+      total: number,
+    ): NewItem[] {
       const page: NewItem[] = [];
       for (
         let index = from, bytes = 0;
@@ -137,8 +145,11 @@ export function createEachSteps(options: {
         const size = Buffer.byteLength(JSON.stringify(item.job.input));
         bytes += size;
         // A page that is made again after an outage counts once.
-        if (index >= counted.until) counted = { until: index + 1, bytes: counted.bytes + size };
-        if (counted.bytes > forEachInputBytesMax)
+        if (index >= inputs.until) {
+          inputs.until = index + 1;
+          inputs.bytes += size;
+        }
+        if (inputs.bytes > forEachInputBytesMax)
           throw fail(
             'task-input',
             `The inputs of the items are larger than ${forEachInputBytesMax} bytes together (forEachInputBytesMax).`,

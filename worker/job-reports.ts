@@ -21,7 +21,7 @@ const flushMs = 500;
 
 export function createReports(options: { db: Db; job: ClaimedJob; logLinesMax: number }): JobReports {
   const { db, job, logLinesMax } = options;
-  const run = { jobId: job.id, fence: job.fence, tenantId: job.tenantId };
+  const run = { jobId: job.id, fence: job.fence, workerId: job.workerId, tenantId: job.tenantId };
   let progress: { percent: number; message: string | null } | undefined;
   let lines: LogLine[] = [];
   let lineCount = 0;

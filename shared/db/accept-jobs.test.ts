@@ -8,7 +8,8 @@ import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues } from './feed-queues.ts';
 import { deleteFile, findFile, insertPendingFiles, listFilesOfJob } from './files.ts';
 import { findIdempotencyKey } from './idempotency.ts';
-import { cancelJob, findJob, listAttempts } from './jobs.ts';
+import { appendLogs, listLogs } from './job-logs.ts';
+import { cancelJob, findJob, listAttempts, saveProgress } from './jobs.ts';
 import { createDb, type Db } from './pool.ts';
 import { createSettleRuns, type RunEnd } from './settle-runs.ts';
 import { registerWorker, reapDeadWorkers, renewLease, type OwnedRun } from './workers.ts';
@@ -151,6 +152,16 @@ test('a run whose claim Postgres forgot writes nothing under the fence that anot
   const zombie = { ...run, workerId: uuidv7() };
   const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain', detectedType: null };
   expect(await insertPendingFiles(db, zombie, [file])).toBe(false);
+  await saveProgress(db, [{ ...zombie, percent: 1, message: null }]);
+  const log = (who: OwnedRun, message: string) =>
+    appendLogs(db, { ...who, tenantId: 'default' }, [{ line: 0, at: new Date(), message }]);
+  await log({ ...zombie, fence: run.fence + 1 }, 'while the record has forgotten it');
+  await log(zombie, 'when the fence is given again');
+  await log(run, 'the run in the record');
+  expect((await findJob(db, 'default', run.jobId))?.progress).toBeNull();
+  expect(await listLogs(db, 'default', run.jobId, { limit: 10 })).toMatchObject([
+    { fence: run.fence, line: 0, message: 'the run in the record' },
+  ]);
   expect(await createSettleRuns(db).add(end(zombie))).toBeUndefined();
   expect(await createSettleRuns(db).add(end(run))).toBe('succeeded');
   expect(

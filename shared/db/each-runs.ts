@@ -68,6 +68,17 @@ export async function openEachRun(db: Db, tenantId: string, jobId: string): Prom
   return toPosition(rows[0]);
 }
 
+/** Bytes of the inputs of all items that have their jobs, as JSON. */
+export async function sumItemInputs(db: Queryable, tenantId: string, jobId: string): Promise<number> {
+  const { rows } = await db.query<{ bytes: number }>({
+    name: 'each-input-bytes',
+    text: `SELECT coalesce(sum(octet_length(j.input::text)), 0)::bigint AS bytes
+      FROM each_items i JOIN jobs j ON j.tenant_id = i.tenant_id AND j.id = i.job_id WHERE i.tenant_id = $1 AND i.each_id = $2`,
+    values: [tenantId, jobId],
+  });
+  return rows[0]?.bytes ?? 0;
+}
+
 /**
  * Makes the jobs of one page, after `from`.
  * @returns how far the step is then, also when another run has moved it on.

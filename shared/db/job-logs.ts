@@ -1,4 +1,5 @@
 import { unsynced, type Queryable } from './pool.ts';
+import type { OwnedRun } from './workers.ts';
 
 export interface LogLine {
   readonly line: number;
@@ -6,10 +7,13 @@ export interface LogLine {
   readonly message: string;
 }
 
-/** Adds lines of one run; a run that no longer owns its job may still say what it was doing. */
+/**
+ * Adds lines of one run; a run that no longer owns its job may still say what it was doing. One whose claim Postgres forgot may not:
+ * its lines would be kept in the place of those of the run that was given the same fence.
+ */
 export async function appendLogs(
   db: Queryable,
-  run: { tenantId: string; jobId: string; fence: number },
+  run: OwnedRun & { tenantId: string },
   lines: readonly LogLine[],
 ): Promise<void> {
   await db.query(
@@ -17,9 +21,9 @@ export async function appendLogs(
      INSERT INTO job_logs (job_id, fence, line, tenant_id, at, message)
      SELECT $1, $2, l.line, $3, l.at, l.message
      FROM unsynced CROSS JOIN json_to_recordset($4::json) AS l(line integer, at timestamptz, message text)
-     WHERE EXISTS (SELECT 1 FROM jobs WHERE id = $1)
+     WHERE EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND (fence > $2 OR (fence = $2 AND coalesce(worker_id = $5, true))))
      ON CONFLICT DO NOTHING`,
-    [run.jobId, run.fence, run.tenantId, JSON.stringify(lines)],
+    [run.jobId, run.fence, run.tenantId, JSON.stringify(lines), run.workerId],
   );
 }
 

@@ -2,6 +2,7 @@
 import type { FinalJobState, JobError, JobState } from '../domain/job.ts';
 import { byIndex } from './by-index.ts';
 import { unsynced, type Db, type Queryable } from './pool.ts';
+import type { OwnedRun } from './workers.ts';
 
 export interface JobRow {
   readonly id: string;
@@ -155,13 +156,13 @@ export function countWaiting(db: Db, limit: number): Promise<number> {
 /** Coalesced progress of running jobs; only the run that owns a job may write it. */
 export async function saveProgress(
   db: Queryable,
-  items: readonly { jobId: string; fence: number; percent: number; message: string | null }[],
+  items: readonly (OwnedRun & { percent: number; message: string | null })[],
 ): Promise<void> {
   await db.query(
     `WITH ${unsynced}
      UPDATE jobs j SET progress = jsonb_build_object('percent', p.percent, 'message', p.message)
-     FROM unsynced CROSS JOIN json_to_recordset($1::json) AS p("jobId" uuid, "fence" bigint, "percent" float8, "message" text)
-     WHERE j.id = p."jobId" AND j.fence = p.fence AND (j.state = 'active') IS TRUE`,
+     FROM unsynced CROSS JOIN json_to_recordset($1::json) AS p("jobId" uuid, "fence" bigint, "workerId" uuid, "percent" float8, "message" text)
+     WHERE j.id = p."jobId" AND j.fence = p.fence AND j.worker_id = p."workerId" AND (j.state = 'active') IS TRUE`,
     [JSON.stringify(items)],
   );
 }

@@ -4,6 +4,10 @@ import { closeSync, fchmodSync, fsyncSync, openSync, readSync, renameSync, rmSyn
 import { dirname } from 'node:path';
 import { crashPoint } from '#shared/crash-point.ts';
 
+const bufferBytesMax = 1024 * 1024;
+/** What a file was announced with may be less than what a host that still runs makes of it, and nobody can stop a thread. */
+const bufferBytesMin = 64 * 1024;
+
 export interface PutTask {
   /** Read from where it stands to its end, and closed. */
   readonly fd: number;
@@ -38,7 +42,7 @@ function writePart({ fd, sizeBytes, sizeBytesMax, part, mode }: PutTask): Return
     fchmodSync(out, mode);
     const hash = createHash('sha256');
     // One more than there is: the read that finds the end is the same that found all.
-    const buffer = Buffer.allocUnsafe(Math.min(sizeBytes + 1, 1024 * 1024));
+    const buffer = Buffer.allocUnsafe(Math.min(Math.max(sizeBytes + 1, bufferBytesMin), bufferBytesMax));
     let total = 0;
     for (;;) {
       const count = readSync(fd, buffer, 0, buffer.length, null);

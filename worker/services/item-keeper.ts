@@ -1,6 +1,7 @@
 /**
  * Lets steps go on whose items have ended, and ends the items of steps that have ended (shared/db/each-runs.ts decides): at once when
- * this worker has ended an item, and within about a second whatever ended the last one, or whoever died before it could say so.
+ * this worker has ended an item, and when a page of all steps that wait comes to it, whatever ended the last one, or whoever died
+ * before it could say so: within a second while there are no more than `pageSize` of them, and a second more for each as many others.
  */
 import { lookAtNextSteps, lookAtSteps, type EachLook } from '#shared/db/each-runs.ts';
 import type { Db } from '#shared/db/pool.ts';

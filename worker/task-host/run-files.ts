@@ -12,8 +12,8 @@ import {
   lstatSync,
   mkdirSync,
   openSync,
-  readFileSync,
   readlinkSync,
+  readSync,
 } from 'node:fs';
 import { join } from 'node:path';
 
@@ -55,7 +55,14 @@ export function handOver({ runDir, uid }: { runDir: RunDir; uid: number | undefi
 export function readTaskFile({ path, bytesMax }: { path: string; bytesMax: number }): string | undefined {
   const { fd, sizeBytes } = openTaskFile(path);
   try {
-    return sizeBytes > bytesMax ? undefined : readFileSync(fd, 'utf8');
+    if (sizeBytes > bytesMax) return undefined;
+    // One more than there was: a host that still runs may make it larger at any moment, and without end.
+    const buffer = Buffer.allocUnsafe(sizeBytes + 1);
+    let total = 0;
+    for (let count = -1; count !== 0; total += count)
+      count = readSync(fd, buffer, total, buffer.length - total, null);
+    if (total > sizeBytes) throw new Error('it changed while it was being read');
+    return buffer.toString('utf8', 0, total);
   } finally {
     closeSync(fd);
   }

@@ -14,10 +14,12 @@ afterAll(() => api.dispose());
 
 /** A job whose first attempt (fence 1) ended and whose second (fence 3) is running, each with `lines` lines. */
 async function insertJobWithLogs(lines: number): Promise<string> {
-  const jobId = await insertJob(api.db, { state: 'active' });
+  const workerId = randomUUID();
+  const jobId = await insertJob(api.db, { state: 'active', workerId });
+  await api.db.query('UPDATE jobs SET fence = 3 WHERE id = $1', [jobId]);
   await api.db.query(
     `INSERT INTO attempts (job_id, tenant_id, fence, worker_id, started_at, finished_at, outcome) VALUES ($1, 'default', 1, $2, now(), now(), 'failed')`,
-    [jobId, randomUUID()],
+    [jobId, workerId],
   );
   for (const fence of [3, 1]) {
     const batch = Array.from({ length: lines }, (_, line) => ({
@@ -25,7 +27,7 @@ async function insertJobWithLogs(lines: number): Promise<string> {
       at: new Date('2026-01-31T12:00:00Z'),
       message: `fence ${fence} line ${line}`,
     }));
-    await appendLogs(api.db, { tenantId: 'default', jobId, fence }, batch);
+    await appendLogs(api.db, { tenantId: 'default', jobId, fence, workerId }, batch);
   }
   return jobId;
 }
