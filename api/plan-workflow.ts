@@ -17,7 +17,13 @@ import {
   type Shape,
 } from '#shared/domain/schema-fit.ts';
 import { forEachInputKeysMax, type ItemPlace, type KeyBudget } from '#shared/domain/for-each.ts';
-import { findRefs, orderSteps, workflowEdgesMax, type InputRef } from '#shared/domain/workflow.ts';
+import {
+  findRefs,
+  orderSteps,
+  workflowEdgesMax,
+  workflowRefBytesMax,
+  type InputRef,
+} from '#shared/domain/workflow.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
@@ -84,6 +90,11 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
     const detail = `The steps wait for each other ${edgesCount} times; ${workflowEdgesMax} is the most. Let a step in between collect many.`;
     throw invalidInput([{ pointer: '/steps', detail }]);
   }
+  if (refBytes(steps, checked) > workflowRefBytesMax) {
+    const detail =
+      'The steps take too many values from each other for how large their inputs are (workflowRefBytesMax). Take fewer, larger parts, or use more steps.';
+    throw invalidInput([{ pointer: '/steps', detail }]);
+  }
   const planned = order.names.map((name) => {
     // Both maps have the names that were put into them above.
     const found = checked.get(name) as CheckedStep;
@@ -107,6 +118,20 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
   });
   throwIfAny(errors);
   return planned;
+}
+
+/** What `workflowRefBytesMax` is of. */
+function refBytes(
+  steps: ReadonlyMap<string, StepRequest>,
+  checked: ReadonlyMap<string, CheckedStep>,
+): number {
+  let sum = 0;
+  for (const [name, { refs }] of checked) {
+    if (refs.length === 0) continue;
+    const { input, forEach } = steps.get(name) ?? {};
+    sum += refs.length * Buffer.byteLength(JSON.stringify([input, forEach]));
+  }
+  return sum;
 }
 
 /** The jobs of those steps for which `newIds` has an id; the others have a job already. */

@@ -376,6 +376,17 @@ describe('422', () => {
       ],
     ],
     [
+      'more values taken from a step than can be put into an input of this size in one transaction',
+      {
+        a: noop,
+        b: {
+          task: 'test.echo',
+          input: { value: ['x'.repeat(20_000), ...zeros(5_000).map(() => ({ $from: 'a', path: 'n' }))] },
+        },
+      },
+      [{ pointer: '/steps', detail: expect.stringContaining('workflowRefBytesMax') as string }],
+    ],
+    [
       'lists whose inputs have too many keys together, in one step or in several',
       {
         a: {
