@@ -6,10 +6,13 @@ import type { NewJob } from '#shared/db/accept-jobs.ts';
 import type { StoredForEach } from '#shared/db/workflows.ts';
 import {
   createItemInput,
+  findExcess,
   findPlaces,
   forEachItemsMax,
   forEachLimitDefault,
+  tooManyKeys,
   type ItemPlace,
+  type KeyBudget,
 } from '#shared/domain/for-each.ts';
 import { findMisfit, itemsOf, shapesAt, shapesOf, type Shape } from '#shared/domain/schema-fit.ts';
 import { findRefs, isPathPrefix, type InputRef } from '#shared/domain/workflow.ts';
@@ -43,11 +46,15 @@ export interface CheckedForEach {
   readonly problems: readonly FieldError[];
 }
 
-/** @param checkInput what is wrong with an input, except at the places in `at`, which are not known yet. */
+/**
+ * @param checkInput what is wrong with an input, except at the places in `at`, which are not known yet.
+ * @param budget of all steps of the workflow: while they are checked nobody else is served.
+ */
 export function checkForEach(
   step: ForEachRequest & { readonly input: unknown },
   inputRefs: readonly InputRef[],
   checkInput: CheckInput,
+  budget: KeyBudget,
 ): CheckedForEach {
   const { forEach, input } = step;
   const { places, problems: badPlaces } = findPlaces(input);
@@ -72,7 +79,13 @@ export function checkForEach(
       pointer: '/forEach',
       detail: `The list has ${forEach.length} items; ${forEachItemsMax} is the most (forEachItemsMax).`,
     });
-  else problems.push(...checkList(forEach, { input, places, refs, known, checkInput }));
+  else {
+    // Each reference of the list is held against each place.
+    budget.left -= refs.length * places.length;
+    const excess = budget.left < 0 ? tooManyKeys : findExcess(input, places, forEach, budget);
+    if (excess !== undefined) problems.push({ pointer: '/forEach', detail: excess });
+    else problems.push(...checkList(forEach, { input, places, refs, known, checkInput }));
+  }
   return { places, refs, problems };
 }
 
@@ -97,7 +110,7 @@ function checkList(
       places.flatMap((place) => meet(place, ref.at.slice(1))?.target ?? []),
     );
     const issues = checkInput(itemInput(item, index), [...known, ...later]);
-    for (const { path, detail, isUnknownKey } of issues) {
+    for (const { path, detail, isUnknownKey } of issues.slice(0, problemsMax)) {
       const pointer = isUnknownKey ? pointerOfKey(places, index, path) : pointerOf(places, index, path);
       problems.push({ pointer, detail });
     }

@@ -16,12 +16,12 @@ import {
   shapesOf,
   type Shape,
 } from '#shared/domain/schema-fit.ts';
-import type { ItemPlace } from '#shared/domain/for-each.ts';
+import { forEachInputKeysMax, type ItemPlace, type KeyBudget } from '#shared/domain/for-each.ts';
 import {
   findRefs,
-  isPathPrefix,
   orderSteps,
   workflowEdgesMax,
+  workflowRefBytesMax,
   type InputRef,
 } from '#shared/domain/workflow.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
@@ -68,9 +68,10 @@ const errorsMax = 50;
 export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepRequest>): PlannedStep[] {
   const errors: FieldError[] = [];
   const checked = new Map<string, CheckedStep>();
+  const budget: KeyBudget = { left: forEachInputKeysMax };
   for (const [name, step] of steps) {
     const pointer = `/steps/${escape(name)}`;
-    const { problems, ...found } = checkStep(deps, steps, name, step);
+    const { problems, ...found } = checkStep(deps, steps, name, step, budget);
     for (const problem of problems) errors.push({ ...problem, pointer: pointer + problem.pointer });
     checked.set(name, found);
   }
@@ -87,6 +88,11 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
   const edgesCount = [...checked.values()].reduce((sum, { parents }) => sum + parents.length, 0);
   if (edgesCount > workflowEdgesMax) {
     const detail = `The steps wait for each other ${edgesCount} times; ${workflowEdgesMax} is the most. Let a step in between collect many.`;
+    throw invalidInput([{ pointer: '/steps', detail }]);
+  }
+  if (refBytes(steps, checked) > workflowRefBytesMax) {
+    const detail =
+      'The steps take too many values from each other for how large their inputs are (workflowRefBytesMax). Take fewer, larger parts, or use more steps.';
     throw invalidInput([{ pointer: '/steps', detail }]);
   }
   const planned = order.names.map((name) => {
@@ -112,6 +118,20 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
   });
   throwIfAny(errors);
   return planned;
+}
+
+/** What `workflowRefBytesMax` is of. */
+function refBytes(
+  steps: ReadonlyMap<string, StepRequest>,
+  checked: ReadonlyMap<string, CheckedStep>,
+): number {
+  let sum = 0;
+  for (const [name, { refs }] of checked) {
+    if (refs.length === 0) continue;
+    const { input, forEach } = steps.get(name) ?? {};
+    sum += refs.length * Buffer.byteLength(JSON.stringify([input, forEach]));
+  }
+  return sum;
 }
 
 /** The jobs of those steps for which `newIds` has an id; the others have a job already. */
@@ -200,6 +220,7 @@ function checkStep(
   steps: ReadonlyMap<string, StepRequest>,
   name: string,
   step: StepRequest,
+  budget: KeyBudget,
 ): CheckedStep & { problems: FieldError[] } {
   const problems: FieldError[] = [];
   const task = deps.tasks.get(step.task);
@@ -220,7 +241,7 @@ function checkStep(
   const after = step.after.filter((other, index) => known(other, `/after/${index}`));
   const toCheck = (input: unknown, at: readonly (readonly string[])[]) =>
     task === undefined ? [] : checkInput(task, input, [...at, ...badRefs.map((ref) => ref.at)]);
-  const each = step.forEach === undefined ? undefined : checkForEach(step, refs, toCheck);
+  const each = step.forEach === undefined ? undefined : checkForEach(step, refs, toCheck, budget);
   const all: StepRef[] = [
     ...refs.map((ref) => ({ ...ref, in: 'input' as const })),
     ...(each?.refs ?? []).map((ref) => ({ ...ref, in: 'forEach' as const })),
@@ -278,10 +299,18 @@ function checkStep(
 function checkInput(task: ApiTask, input: unknown, at: readonly (readonly string[])[]): InputIssue[] {
   const parsed = task.definition.input.safeParse(input);
   if (parsed.success) return [];
+  // Looked up, and not compared one by one: thousands of places may meet thousands of issues.
+  const ends = new Set<string>();
+  const ways = new Set<string>();
+  for (const place of at) {
+    const pointers = pointersTo(place);
+    ends.add(pointers.at(-1) ?? '');
+    for (const pointer of pointers) ways.add(pointer);
+  }
   const issues = parsed.error.issues.filter((issue) => {
-    const path = issue.path.map(String);
-    if (at.some((place) => isPathPrefix(place, path))) return false;
-    return issue.code === 'unrecognized_keys' || !at.some((place) => isPathPrefix(path, place));
+    const pointers = pointersTo(issue.path.map(String));
+    if (pointers.some((pointer) => ends.has(pointer))) return false;
+    return issue.code === 'unrecognized_keys' || !ways.has(pointers.at(-1) ?? '');
   });
   return issues.flatMap((issue) =>
     toFieldErrors({ issues: [issue] }, '').map(({ pointer, detail }) => ({
@@ -290,6 +319,13 @@ function checkInput(task: ApiTask, input: unknown, at: readonly (readonly string
       isUnknownKey: issue.code === 'unrecognized_keys',
     })),
   );
+}
+
+/** To the root, and to all that is on the way to a place, which comes last. */
+function pointersTo(path: readonly string[]): string[] {
+  const pointers = [''];
+  for (const part of path) pointers.push(`${pointers.at(-1)}/${escape(part)}`);
+  return pointers;
 }
 
 /** What ties a step to one that it waits for. */

@@ -87,7 +87,8 @@ test('makes nothing while too many jobs wait or the worker does not know the tas
 
 test('inputs that are too large together fail the step, and no transaction holds more than a page of them', async () => {
   const { each } = await startStep();
-  const large = 'x'.repeat(1024 * 1024);
+  // Of two bytes each: how long it is as JSON is known only when it is made.
+  const large = 'é'.repeat(512 * 1024);
   const input = { value: { large, n: null } };
   const much = request(Array(100).fill(0), { input, places: [{ at: ['value', 'n'], index: true }] });
   const made: number[] = [];
@@ -106,7 +107,7 @@ test('inputs that are too large together fail the step, and no transaction holds
 
 test('what earlier runs have made counts as well', async () => {
   const { each, again } = await startStep();
-  const large = 'x'.repeat(1024 * 1024);
+  const large = 'é'.repeat(512 * 1024);
   const input = { value: { large, n: null } };
   const much = request(Array(66).fill(0), { input, places: [{ at: ['value', 'n'], index: true }] });
   for (let made = 0; made < 60;) {
@@ -118,6 +119,16 @@ test('what earlier runs have made counts as well', async () => {
     for (;;) await second.step(much);
   };
   await expect(goOn()).rejects.toThrow('forEachInputBytesMax');
+});
+
+test('a list and an input that multiply to too much fail the step before the input of any item is made', async () => {
+  const { each } = await startStep();
+  const many = Array.from({ length: 5_000 }, () => 0);
+  const places = many.map((_, at) => ({ at: ['value', String(at)], path: [] }));
+  const much = request([many], { input: { value: many }, places });
+  await expect(each.step(much)).rejects.toThrow('forEachInputKeysMax');
+  expect(each.verdict()).toMatchObject({ type: 'failed', error: { code: 'task-input' } });
+  expect(await countItems()).toBe(0);
 });
 
 test('results that are too large together are not read', async () => {

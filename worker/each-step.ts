@@ -15,7 +15,13 @@ import {
   type NewItem,
 } from '#shared/db/each-runs.ts';
 import type { Db } from '#shared/db/pool.ts';
-import { createItemInput, forEachInputBytesMax, forEachItemsMax } from '#shared/domain/for-each.ts';
+import {
+  createItemInput,
+  findExcess,
+  forEachInputBytesMax,
+  forEachItemsMax,
+  tooManyBytes,
+} from '#shared/domain/for-each.ts';
 import type { JobError } from '#shared/domain/job.ts';
 import { cleanText } from '#shared/domain/text.ts';
 import { AppError } from '#shared/errors.ts';
@@ -149,11 +155,7 @@ export function createEachSteps(options: {
           inputs.until = index + 1;
           inputs.bytes += size;
         }
-        if (inputs.bytes > forEachInputBytesMax)
-          throw fail(
-            'task-input',
-            `The inputs of the items are larger than ${forEachInputBytesMax} bytes together (forEachInputBytesMax).`,
-          );
+        if (inputs.bytes > forEachInputBytesMax) throw fail('task-input', tooManyBytes);
         page.push(item);
       }
       return page;
@@ -168,6 +170,8 @@ export function createEachSteps(options: {
       const { definition } = task;
       const given = jobOptions.safeParse(request.options);
       if (!given.success) throw fail('task-input', 'The options of the step would not be accepted today.');
+      const excess = findExcess(request.input, request.places, items);
+      if (excess !== undefined) throw fail('task-input', excess);
       const itemInput = createItemInput(request.input, request.places);
       const findFiles = createFileRefFinder(definition.input, 'input');
       return (index) => {

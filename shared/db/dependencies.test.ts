@@ -409,6 +409,31 @@ describe('an input that takes from results', () => {
     return id;
   }
 
+  test('takes many parts of a large result without reading it for each of them, or the end of the parent would time out', async () => {
+    const parent = await accept();
+    const jobs = Array.from({ length: 10 }, () =>
+      newJob({
+        input: { list: Array.from({ length: 120 }, () => ({ $from: 'a' })) },
+        dependsOn: [
+          {
+            parentId: parent,
+            on: 'success',
+            refs: Array.from({ length: 120 }, (_, at) => ({
+              at: ['list', String(at)],
+              path: ['list', String(at)],
+              ifMissing: 'null' as const,
+            })),
+          },
+        ],
+      }),
+    );
+    await Promise.all(jobs.map((job) => accepts.add(job)));
+    await run(parent, 'succeeded', { list: Array.from({ length: 120_000 }, (_, at) => at % 10) });
+    for (const job of jobs) expect(await stateOf(job.id)).toBe('queued');
+    const input = (await findJob(db, 'default', jobs[0]?.id ?? ''))?.input as { list: number[] };
+    expect(input.list.slice(8, 12)).toEqual([8, 9, 0, 1]);
+  });
+
   test('is put together when it may run', async () => {
     const [first, second, third] = [await accept(), await accept(), await accept()];
     const job = newJob({

@@ -12,6 +12,8 @@ export const forEachLimitDefault = 100;
 export const forEachLimitMax = 1_000;
 /** Inputs of all items of one step together, as JSON. */
 export const forEachInputBytesMax = 64 * 1024 * 1024;
+/** Keys in them together: a small list and a small input multiply, and each key costs time of a process that serves others as well. */
+export const forEachInputKeysMax = 500_000;
 
 /** A place in the input of a step. `path`: what of the item stands there; empty for all of it. */
 export type ItemPlace =
@@ -90,6 +92,63 @@ export function createItemInput(
     branch.place = place;
   }
   return (item, index) => fill(template, root, item, index) ?? null;
+}
+
+/** What is left of `forEachInputKeysMax`. */
+export interface KeyBudget {
+  left: number;
+}
+
+/**
+ * Are the inputs of all items together more than may be? Told before any of them is made, in time that the limit bounds.
+ * @param budget of which their keys are taken.
+ * @returns a sentence for the client.
+ */
+export function findExcess(
+  template: unknown,
+  places: readonly ItemPlace[],
+  items: readonly unknown[],
+  budget: KeyBudget = { left: forEachInputKeysMax },
+): string | undefined {
+  const measure = createMeasure();
+  const paths = places.map((place) => ('index' in place ? [] : place.path));
+  const stepKeys = measure(template).keys + paths.reduce((sum, path) => sum + 1 + path.length, 0);
+  budget.left -= stepKeys * items.length;
+  if (budget.left < 0) return tooManyKeys;
+  const ownBytes = measure(createItemInput(template, places)(undefined, 0)).bytes;
+  let bytes = ownBytes * items.length;
+  for (const item of items) {
+    for (const path of paths) {
+      const part = measure(valueAt(item, path));
+      budget.left -= part.keys;
+      bytes += part.bytes;
+    }
+    if (budget.left < 0) return tooManyKeys;
+    if (bytes > forEachInputBytesMax) return tooManyBytes;
+  }
+  return bytes > forEachInputBytesMax ? tooManyBytes : undefined;
+}
+
+export const tooManyKeys = `The inputs of the items have more than ${forEachInputKeysMax} keys together (forEachInputKeysMax).`;
+export const tooManyBytes = `The inputs of the items are larger than ${forEachInputBytesMax} bytes together (forEachInputBytesMax).`;
+
+/** Keys of a value, and the least that its JSON can have of bytes. What is asked for again and again is counted once. */
+function createMeasure(): (value: unknown) => { readonly keys: number; readonly bytes: number } {
+  const known = new WeakMap<object, { readonly keys: number; readonly bytes: number }>();
+  return function measure(value) {
+    if (typeof value === 'string') return { keys: 0, bytes: value.length };
+    if (typeof value !== 'object' || value === null) return { keys: 0, bytes: 1 };
+    const before = known.get(value);
+    if (before !== undefined) return before;
+    const sum = { keys: 0, bytes: 2 };
+    for (const [key, part] of Object.entries(value)) {
+      const { keys, bytes } = measure(part);
+      sum.keys += 1 + keys;
+      sum.bytes += (Array.isArray(value) ? 1 : key.length + 3) + bytes;
+    }
+    known.set(value, sum);
+    return sum;
+  };
 }
 
 interface Branch {

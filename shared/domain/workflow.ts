@@ -8,6 +8,12 @@ export const workflowStepsMax = 1_000;
 export const workflowEdgesMax = 10_000;
 /** What one step takes from results, as JSON. The database keeps it (resolve_input in 0005-workflows.sql). */
 export const workflowInputBytesMax = 1_048_576;
+/**
+ * Of all steps together: each reference in the input (and the list) of a step counts as many bytes as those have as JSON. The database puts in
+ * one value after the other, each into a copy, in the transaction that ends the job that the step waits for; were that more than a
+ * transaction may take, the end would be undone, again and again.
+ */
+export const workflowRefBytesMax = 256 * 1024 * 1024;
 export const stepName = /^[A-Za-z0-9][\w.-]{0,63}$/;
 
 export const pathSegmentsMax = 32;

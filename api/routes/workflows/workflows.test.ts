@@ -49,6 +49,7 @@ const get = async (id: string): Promise<Workflow> =>
   (await (await client.get(`/v1/workflows/${id}`)).json()) as Workflow;
 
 const noop = { task: 'test.noop' };
+const zeros = (length: number) => Array.from({ length }, () => 0);
 const chain = { first: noop, second: { ...noop, after: ['first'] }, third: { ...noop, after: ['second'] } };
 
 /** Ends the job of a step as a worker would. */
@@ -373,6 +374,41 @@ describe('422', () => {
           detail: 'The list has 10001 items; 10000 is the most (forEachItemsMax).',
         },
       ],
+    ],
+    [
+      'more values taken from a step than can be put into an input of this size in one transaction',
+      {
+        a: noop,
+        b: {
+          task: 'test.echo',
+          input: { value: ['x'.repeat(20_000), ...zeros(5_000).map(() => ({ $from: 'a', path: 'n' }))] },
+        },
+      },
+      [{ pointer: '/steps', detail: expect.stringContaining('workflowRefBytesMax') as string }],
+    ],
+    [
+      'lists whose inputs have too many keys together, in one step or in several',
+      {
+        a: {
+          task: 'test.echo',
+          forEach: zeros(200),
+          input: { value: [{ $item: true }, ...zeros(2_000)] },
+        },
+        b: {
+          task: 'test.echo',
+          forEach: zeros(200),
+          input: { value: [{ $item: true }, ...zeros(2_000)] },
+        },
+        c: {
+          task: 'test.echo',
+          forEach: [zeros(2_000).map(() => ({ $from: 'a' }))],
+          input: { value: zeros(2_000).map(() => ({ $item: true, path: '5' })) },
+        },
+      },
+      ['b', 'c'].map((name) => ({
+        pointer: `/steps/${name}/forEach`,
+        detail: 'The inputs of the items have more than 500000 keys together (forEachInputKeysMax).',
+      })),
     ],
   ];
   test.each(cases)('%s', async (_name, steps, errors) => {
