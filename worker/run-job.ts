@@ -280,7 +280,12 @@ async function settleRun(
   const result = outcome.type === 'succeeded' ? outcome.result : null;
   const end: RunEnd = { ...key, settlement: settle(outcome, policy), result, outputs };
   const isGivenUp = () => run.stopReason() === 'superseded' || run.stopReason() === 'interrupted';
-  const write = (what: RunEnd) => throughOutages(() => deps.settles.add(what), isGivenUp);
+  const write = (what: RunEnd) =>
+    throughOutages(
+      () => deps.settles.add(what),
+      isGivenUp,
+      (err, tries) => deps.log.warn({ ...key, err, tries }, 'the end of a run could not be written yet'),
+    );
   crashPoint('run.before-commit');
   try {
     return (await write(end)) ?? 'superseded';

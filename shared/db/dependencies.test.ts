@@ -434,6 +434,24 @@ describe('an input that takes from results', () => {
     expect(input.list.slice(8, 12)).toEqual([8, 9, 0, 1]);
   });
 
+  test('of a large result that many jobs wait for goes to as many as one transaction can read it for, and to the others soon', async () => {
+    const parent = await accept();
+    const jobs = Array.from({ length: 100 }, () =>
+      newJob({ input: { n: { $from: 'a' } }, dependsOn: [take(parent, ['n'], ['list', '7'])] }),
+    );
+    await Promise.all(jobs.map((job) => accepts.add(job)));
+    const countQueued = async () => {
+      const states = await Promise.all(jobs.map((job) => stateOf(job.id)));
+      return states.filter((state) => state === 'queued').length;
+    };
+    await run(parent, 'succeeded', { list: Array.from({ length: 120_000 }, (_, at) => at % 10) });
+    const first = await countQueued();
+    expect(first).toBeGreaterThan(10);
+    expect(first).toBeLessThan(jobs.length);
+    while ((await settleDependants(db)) > 0);
+    expect(await countQueued()).toBe(jobs.length);
+  });
+
   test('is put together when it may run', async () => {
     const [first, second, third] = [await accept(), await accept(), await accept()];
     const job = newJob({
