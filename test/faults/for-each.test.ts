@@ -234,12 +234,12 @@ describe.concurrent('for each', () => {
       await system.startWorker({ WINDLASS_INLINE_SLOTS: '50' });
       let busiest = 0;
       const workflow = await start(system, {
-        all: { task: 'test.noop', forEach: range(1_000), input: { n: { $item: true } }, limit: 7 },
+        all: { task: 'test.noop', forEach: range(1_000), input: { n: { $item: true } }, limit: 40 },
         last: { task: 'test.echo', input: { value: { $from: 'all', path: '999.n' } } },
       });
       const done = await until(system, workflow, 'the workflow to end', ({ state, steps }) => {
         const { queued = 0, active = 0 } = steps['all']?.forEach?.counts ?? {};
-        expect(active).toBeLessThanOrEqual(7);
+        expect(active).toBeLessThanOrEqual(40);
         busiest = Math.max(busiest, queued + active);
         return state !== 'running';
       });
@@ -247,8 +247,8 @@ describe.concurrent('for each', () => {
         SELECT max(running) AS most FROM (SELECT sum(delta) OVER (ORDER BY at, delta) AS running FROM (
           SELECT a.started_at AS at, 1 AS delta FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE j.each_id IS NOT NULL
           UNION ALL SELECT a.finished_at, -1 FROM attempts a JOIN jobs j ON j.id = a.job_id WHERE j.each_id IS NOT NULL) AS moves) AS sums`);
-      expect(rows[0]?.most).toBeLessThanOrEqual(7);
-      expect(busiest).toBeGreaterThan(7);
+      expect(rows[0]?.most).toBeLessThanOrEqual(40);
+      expect(busiest).toBeGreaterThan(40);
       expect(done.state).toBe('succeeded');
       expect(done.steps['all']?.result.map(({ n }: { n: number }) => n)).toEqual(range(1_000));
       expect(done.steps['last']?.result.value).toBe(999);
