@@ -6,10 +6,9 @@ import { completeBatches, completeNextBatches } from '#shared/db/complete-batche
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import { createLoop, type Loop } from './loop.ts';
+import { createNotes } from './notes.ts';
 
 const everyMs = 1_000;
-/** Many jobs of one batch end in this time: one look for all. */
-const noteMs = 50;
 const pageSize = 200;
 const firstId = '00000000-0000-0000-0000-000000000000';
 
@@ -25,15 +24,11 @@ export function createBatchKeeper(options: {
   log: Logger;
 }): BatchKeeper {
   const { db, onStarted, log } = options;
-  let noted = new Set<string>();
   let after = firstId;
   let pollMs = 0;
-  let timer: NodeJS.Timeout | undefined;
 
   async function runOnce(): Promise<number> {
-    const ids = [...noted];
-    noted = new Set();
-    if (ids.length > 0) announce((await completeBatches(db, ids)).started);
+    await notes.take(async (ids) => announce((await completeBatches(db, ids)).started));
     const waitMs = pollMs - performance.now();
     if (waitMs > 0) return waitMs;
     await poll();
@@ -55,17 +50,12 @@ export function createBatchKeeper(options: {
   }
 
   const loop = createLoop({ name: 'batches', runOnce, log });
+  const notes = createNotes(loop.wake);
   return {
     ...loop,
-    note(batchId) {
-      noted.add(batchId);
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        loop.wake();
-      }, noteMs);
-    },
+    note: notes.add,
     async stop() {
-      clearTimeout(timer);
+      notes.stop();
       await loop.stop();
     },
   };

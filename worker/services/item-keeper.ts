@@ -8,10 +8,9 @@ import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { createLoop, type Loop } from './loop.ts';
+import { createNotes } from './notes.ts';
 
 const everyMs = 1_000;
-/** Many items of one step end in this time: one look for all. */
-const noteMs = 50;
 const pageSize = 200;
 const firstId = '00000000-0000-0000-0000-000000000000';
 
@@ -28,15 +27,11 @@ export function createItemKeeper(options: {
   log: Logger;
 }): ItemKeeper {
   const { db, signals, onResumed, log } = options;
-  let noted = new Set<string>();
   let after = firstId;
   let pollMs = 0;
-  let timer: NodeJS.Timeout | undefined;
 
   async function runOnce(): Promise<number> {
-    const ids = [...noted];
-    noted = new Set();
-    if (ids.length > 0) announce(await lookAtSteps(db, ids));
+    await notes.take(async (ids) => announce(await lookAtSteps(db, ids)));
     const waitMs = pollMs - performance.now();
     if (waitMs > 0) return waitMs;
     const hasEnded = await poll();
@@ -62,17 +57,12 @@ export function createItemKeeper(options: {
   }
 
   const loop = createLoop({ name: 'items', runOnce, log });
+  const notes = createNotes(loop.wake);
   return {
     ...loop,
-    note(eachId) {
-      noted.add(eachId);
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        loop.wake();
-      }, noteMs);
-    },
+    note: notes.add,
     async stop() {
-      clearTimeout(timer);
+      notes.stop();
       await loop.stop();
     },
   };
