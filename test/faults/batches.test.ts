@@ -105,7 +105,8 @@ test.concurrent('F43: what waits for a batch starts, although the worker died ri
     await dying.exited;
     const waiting = batch.onComplete?.id ?? '';
     expect(await system.client.job(batch.items[0]?.id ?? '')).toMatchObject({ state: 'succeeded' });
-    expect(await system.client.job(waiting)).toMatchObject({ state: 'blocked' });
+    // Queued where the dying worker had just looked at all batches, which it does once a second.
+    expect(['blocked', 'queued']).toContain((await system.client.job(waiting)).state);
     await system.startWorker();
     expect(await system.finished([waiting])).toMatchObject([
       { state: 'succeeded', result: { batch: { id: batch.id, total: 1, succeeded: 1 } } },
