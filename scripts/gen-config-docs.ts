@@ -1,11 +1,11 @@
 import { z } from 'zod';
-import { configSchema } from '#shared/config.ts';
+import { configSchema, testSettings } from '#shared/config.ts';
 import { secretNames } from '#shared/secret-files.ts';
 
 /** docs/configuration.md, from the schema that reads the environment. */
 export function generateConfigDocs(): Record<string, string> {
   const rows = Object.entries(configSchema.shape)
-    .filter(([name]) => name !== 'CRASH_AT')
+    .filter(([name]) => !testSettings.some((setting) => setting === name))
     .map(
       ([name, type]) =>
         `| \`${name}\` | ${describeDefault(name, type)} | ${(type.description ?? '').replaceAll('|', '\\|')} |`,

@@ -36,8 +36,9 @@ test('WINDLASS_AUTH=off is refused on an address that others can reach', () => {
   expect(problemOf({ WINDLASS_AUTH: 'off', HOST: '127.0.0.1' })).toBe('none');
 });
 
-test('a crash point is refused outside of tests', () => {
+test('what only tests may set is refused elsewhere', () => {
   expect(problemOf({ CRASH_AT: 'run.after-claim' })).toContain('NODE_ENV=test');
+  expect(problemOf({ BUNDLE_SIZE: '4' })).toContain('NODE_ENV=test');
 });
 
 test('slots per queue are read from one variable', () => {

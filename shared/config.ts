@@ -6,6 +6,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { z } from 'zod';
+import { bundleMax } from './queue/bundles.ts';
 import { readSecretFiles } from './secret-files.ts';
 
 const cores = availableParallelism();
@@ -218,7 +219,19 @@ export const configSchema = z.object({
     .string()
     .optional()
     .describe('Tests only (needs NODE_ENV=test): the process kills itself at this point.'),
+  BUNDLE_SIZE: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(bundleMax)
+    .optional()
+    .describe(
+      'Tests only (needs NODE_ENV=test): what is fed goes to Redis in bundles of so many deliveries.',
+    ),
 });
+
+/** What only tests may set. */
+export const testSettings = ['CRASH_AT', 'BUNDLE_SIZE'] as const;
 
 export type Config = Readonly<z.infer<typeof configSchema>>;
 
@@ -253,11 +266,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       `WINDLASS_AUTH=off is refused on ${config.HOST}: it would let anyone on the network in. Set HOST=127.0.0.1, or use keys.`,
     );
   }
-  if (config.CRASH_AT !== undefined && env['NODE_ENV'] !== 'test') {
-    throw new ConfigError(
-      'CRASH_AT kills the process on purpose and is only read with NODE_ENV=test. Unset it.',
-    );
-  }
+  const forTests = testSettings.find((name) => config[name] !== undefined);
+  if (forTests !== undefined && env['NODE_ENV'] !== 'test')
+    throw new ConfigError(`${forTests} is for tests and is only read with NODE_ENV=test. Unset it.`);
   return Object.freeze(config);
 }
 

@@ -154,7 +154,7 @@ lifecycle.onStop('lease', async () => {
 });
 lease.start();
 
-const feeder = createFeeder({ db, queues, deliveries, signals, log });
+const feeder = createFeeder({ db, queues, deliveries, signals, bundleSize: config.BUNDLE_SIZE, log });
 const reaper = createReaper({
   db,
   queues,
@@ -276,11 +276,11 @@ const consumers = queues.map((queue) =>
     connect: () => createConsumerConnection(config.REDIS_URL, log),
     deliveries,
     ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
-    work: async (delivery) => {
+    work: async (delivery, onClaimed) => {
       feeder.noteTaken();
       admitted += 1;
       try {
-        await runJob(delivery);
+        await runJob(delivery, onClaimed);
       } finally {
         admitted -= 1;
       }

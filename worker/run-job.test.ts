@@ -66,7 +66,7 @@ test('a run whose end cannot be written gives its task host back, and is over', 
     onItemEnded: () => {},
     log: createLogger({ service: 'test', level: 'silent' }),
   });
-  await runJob({ jobId: job.id, fence: 0 });
+  await runJob({ jobId: job.id, fence: 0 }, () => {});
   expect(disposed).toEqual([job.id]);
   expect(runs.list()).toEqual([]);
 });

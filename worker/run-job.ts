@@ -69,14 +69,20 @@ export interface RunJobDeps {
 const snoozeMsMin = 1_000;
 const snoozeMsMax = 7 * 86_400_000;
 
-/** Resolves when the slot is free for another job. `runs` lists the run until its end was written. */
-export function createRunJob(deps: RunJobDeps): (delivery: Delivery) => Promise<void> {
+/**
+ * Resolves when the slot is free for another job. `runs` lists the run until its end was written.
+ * `onClaimed` is told when the claim is decided: the delivery has no meaning any more.
+ */
+export type RunJob = (delivery: Delivery, onClaimed: () => void) => Promise<void>;
+
+export function createRunJob(deps: RunJobDeps): RunJob {
   let ending = 0;
   /** Slots that wait until fewer runs are ending. */
   const waiting: (() => void)[] = [];
-  return async (delivery) => {
+  return async (delivery, onClaimed) => {
     crashPoint('run.before-claim');
     const job = await deps.claims.add(delivery);
+    onClaimed();
     if (job === undefined) return;
     crashPoint('run.after-claim');
     deps.runs.countClaim(job.queue);

@@ -29,6 +29,8 @@ export interface QueueDelivery extends Delivery {
 
 export interface FeedResult {
   readonly deliveries: readonly QueueDelivery[];
+  /** Jobs that a worker takes in a second, by queue. */
+  readonly drains: ReadonlyMap<string, number>;
   /** More rows wait and the window has room, or more became due than one tick moves: feed again at once. */
   readonly hasMore: boolean;
   /** Rows wait that did not fit into the window: feed again when it has drained a little. */
@@ -42,7 +44,7 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
   return inTransaction(db, async (client) => {
     const locked = await lockQueues(client, queues);
     if (locked.length === 0)
-      return { deliveries: [], hasMore: false, isBacklogged: false, nextDueMs: undefined };
+      return { deliveries: [], drains: new Map(), hasMore: false, isBacklogged: false, nextDueMs: undefined };
     const dueCount = await moveDue(client, locked);
     const states = await readQueues(client, locked);
     const deliveries: QueueDelivery[] = [];
@@ -60,6 +62,7 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
     }
     return {
       deliveries,
+      drains: new Map(states.map((state) => [state.name, state.drain])),
       hasMore,
       isBacklogged,
       nextDueMs: dueTimes.length === 0 ? undefined : Math.max(0, Math.min(...dueTimes)),
@@ -157,6 +160,8 @@ async function moveDue(client: Queryable, queues: readonly string[]): Promise<nu
 interface QueueRow {
   name: string;
   is_paused: boolean;
+  /** Jobs that a worker took in the last second, on average of those that serve the queue. */
+  drain: number;
   room: number;
   /** Jobs that could be picked, if their keys have room. */
   has_waiting: boolean;
@@ -198,15 +203,17 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
     name: 'feed-read',
     text: `
       WITH size AS (
-        SELECT q.name, least(${windowMax}, greatest(1,
-          (SELECT greatest(sum((w.slots->>q.name)::integer), sum((w.drain->>q.name)::integer))
-           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now() AND w.quiet_at IS NULL)))::integer AS window_size
-        FROM queues q WHERE q.name = ANY($1)
+        SELECT q.name, least(${windowMax}, greatest(1, live.slots, live.drain))::integer AS window_size,
+          coalesce(live.drain / nullif(live.count, 0), 0)::integer AS drain
+        FROM queues q CROSS JOIN LATERAL (
+          SELECT sum((w.slots->>q.name)::integer) AS slots, sum((w.drain->>q.name)::integer) AS drain, count(w.slots->>q.name) AS count
+          FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now() AND w.quiet_at IS NULL) AS live
+        WHERE q.name = ANY($1)
       ), stored AS (
         UPDATE queues q SET window_size = size.window_size FROM size
         WHERE q.name = size.name AND q.window_size <> size.window_size
       )
-      SELECT q.name, q.is_paused,
+      SELECT q.name, q.is_paused, size.drain,
         (size.window_size - (SELECT count(*) FROM jobs d
            WHERE d.queue = q.name AND d.state = 'queued' AND d.dispatched_at IS NOT NULL))::integer AS room,
         ${hasWaitingSql} AS has_waiting,

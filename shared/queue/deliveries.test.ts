@@ -4,7 +4,8 @@ import { expect, onTestFinished, test } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld } from '#test/support/world.ts';
-import { createDeliveries, deliveryId } from './deliveries.ts';
+import { deliveryId, unpackEntry } from './bundles.ts';
+import { createDeliveries } from './deliveries.ts';
 
 async function setup() {
   const world = await createWorld();
@@ -104,6 +105,61 @@ test('a worker of BullMQ takes them, the first first, and leaves nothing of them
   const left = (await redis.keys(`${world.redisPrefix}:q:*`)).map((key) => key.split(':').at(-1));
   expect(left.filter((name) => name?.startsWith('j_'))).toEqual([]);
 });
+
+test('bundles are taken in their order, leave nothing behind, and what is in them is not missing', async () => {
+  const { world, redis, deliveries } = await setup();
+  const jobs = Array.from({ length: 40 }, (_, fence) => ({ jobId: uuidv7(), fence, queue: 'q' }));
+  await deliveries.add(jobs, new Map([['q', 16]]));
+  expect(await deliveries.countWaiting('q')).toBe(3);
+  expect(await deliveries.listMissing(jobs)).toEqual([]);
+  const taken: unknown[] = [];
+  const connection = new Redis(world.redisUrl, { maxRetriesPerRequest: null });
+  const worker = new Worker('q', async (job) => void taken.push(...(unpackEntry(job.id, job.data) ?? [])), {
+    connection,
+    prefix: world.redisPrefix,
+  });
+  onTestFinished(async () => {
+    await worker.close();
+    connection.disconnect();
+  });
+  const active = `${world.redisPrefix}:q:active`;
+  await waitFor(async () => (taken.length === 40 && (await redis.llen(active)) === 0 ? true : undefined), {
+    what: 'the end of all',
+  });
+  expect(taken).toEqual(jobs.map(({ jobId, fence }) => ({ jobId, fence })));
+  const left = (await redis.keys(`${world.redisPrefix}:q:*`)).map((key) => key.split(':').at(-1));
+  expect(left.filter((name) => /^[bj]_/.test(name ?? ''))).toEqual([]);
+  expect(await deliveries.listMissing(jobs)).toEqual(jobs);
+});
+
+test.for(['the bundle', 'the list'])(
+  'when Redis has evicted %s, all of the bundle is missing',
+  async (what) => {
+    const { world, redis, deliveries } = await setup();
+    const jobs = [1, 2, 3].map((fence) => ({ jobId: uuidv7(), fence, queue: 'q' }));
+    await deliveries.add(jobs, new Map([['q', 3]]));
+    const key = `${world.redisPrefix}:q:`;
+    const [bundle = ''] = await redis.lrange(`${key}wait`, 0, -1);
+    // What no list names any more is gone some day.
+    expect(await redis.ttl(`${key}${bundle}`)).toBeGreaterThan(3_600);
+    await redis.del(what === 'the list' ? `${key}wait` : `${key}${bundle}`);
+    expect(await deliveries.listMissing(jobs)).toEqual(jobs);
+    await deliveries.add(jobs);
+    expect(await deliveries.listMissing(jobs)).toEqual([]);
+  },
+);
+
+test.for(['', '{', '17', '"j_1_1"', '[[1]]', '{"a":1}'])(
+  'a bundle that somebody has filled with %j hinders nobody',
+  async (data) => {
+    const { world, redis, deliveries } = await setup();
+    const jobs = [1, 2].map((fence) => ({ jobId: uuidv7(), fence, queue: 'q' }));
+    await deliveries.add(jobs.slice(0, 1));
+    await redis.hset(`${world.redisPrefix}:q:b_x`, { data });
+    await redis.rpush(`${world.redisPrefix}:q:wait`, 'b_x', 'b_gone');
+    expect(await deliveries.listMissing(jobs)).toEqual(jobs.slice(1));
+  },
+);
 
 test('adding one that is there already changes nothing', async () => {
   const { deliveries, dump } = await setup();

@@ -1,35 +1,28 @@
 /**
- * Deliveries: what Redis holds of a job. A delivery is a BullMQ job named `j_<job id>_<fence>` without data, without
+ * Deliveries: what Redis holds of a job. A delivery is a BullMQ job named `j_<job id>_<fence>`, or one of several in such a job (bundles.ts), without
  * retries, gone when it was taken. All of it can be made again from Postgres, and adding one that exists is a
  * no-op, so every function here may fail or be repeated without harm.
  */
 import type { Redis } from 'ioredis';
 import { randomUUID } from 'node:crypto';
 import type { QueueDelivery } from '../db/feed-queues.ts';
-import { isUuid } from '../ids.ts';
+import { deliveryId, packEntries } from './bundles.ts';
 import { addScript, entryOptions, missingScript } from './delivery-scripts.ts';
 
 export interface Deliveries {
-  /** Adds them all. @throws when Redis is away or refuses (read-only, out of memory). */
-  add(deliveries: readonly QueueDelivery[]): Promise<void>;
+  /**
+   * Adds them all.
+   * @param sizes of bundles, by queue. Default: each by itself.
+   * @throws when Redis is away or refuses (read-only, out of memory).
+   */
+  add(deliveries: readonly QueueDelivery[], sizes?: ReadonlyMap<string, number>): Promise<void>;
   /** Those that Redis does not hold, or holds where no worker would find them: what is left of these is deleted. */
   listMissing(deliveries: readonly QueueDelivery[]): Promise<QueueDelivery[]>;
   /** Has Redis been emptied since the last call? True on the first call and whenever the sentinel key is gone or new. */
   wasForgotten(): Promise<boolean>;
-  /** Deliveries of a queue that no worker has taken. */
+  /** Deliveries of a queue, or bundles of them, that no worker has taken. */
   countWaiting(queue: string): Promise<number>;
   close(): void;
-}
-
-export function deliveryId(delivery: { jobId: string; fence: number }): string {
-  return `j_${delivery.jobId}_${delivery.fence}`;
-}
-
-/** Undefined for anything that is not one of our ids: Redis is not trusted. */
-export function parseDeliveryId(id: string | undefined): { jobId: string; fence: number } | undefined {
-  const [mark, jobId, fence] = (id ?? '').split('_');
-  if (mark !== 'j' || !isUuid(jobId) || fence === undefined || !/^\d{1,15}$/.test(fence)) return undefined;
-  return { jobId, fence: Number(fence) };
 }
 
 /** More in one call would keep Redis from everything else for too long. */
@@ -41,14 +34,15 @@ export function createDeliveries(options: { redis: Redis; prefix: string }): Del
   let epoch: string | undefined;
 
   return {
-    async add(deliveries) {
+    async add(deliveries, sizes) {
       // What is sent to a connection that is not there fails at once; nothing is gained by sending the rest.
       for (const [name, group] of Map.groupBy(deliveries, (delivery) => delivery.queue)) {
         const key = `${prefix}:${name}:`;
         for (let start = 0; start < group.length; start += addMax) {
-          const ids = group.slice(start, start + addMax).map(deliveryId);
+          const entries = packEntries(group.slice(start, start + addMax), sizes?.get(name) ?? 1);
           const keys = [`${key}wait`, `${key}meta`, `${key}marker`];
-          await redis.eval(addScript, keys.length, ...keys, key, Date.now(), entryOptions, ...ids);
+          const args = entries.flatMap(({ id, data }) => [id, data]);
+          await redis.eval(addScript, keys.length, ...keys, key, Date.now(), entryOptions, ...args);
         }
       }
     },

@@ -6,23 +6,32 @@
  *   <prefix>:<queue>:active   list of ids that were taken
  *   <prefix>:<queue>:marker   sorted set on which idle workers block
  *   <prefix>:<queue>:meta     hash of settings
- *   <prefix>:<queue>:<id>     hash: the entry
+ *   <prefix>:<queue>:<id>     hash: the entry, a delivery or a bundle of some (bundles.ts)
  *
  * BullMQ's own `addBulk` sends one script call per job, with everything that delays, priorities, parents and
  * deduplication need: a third of all that dispatching cost, on both sides. Ours adds hundreds in one call. The version of
  * BullMQ is pinned, and deliveries.test.ts holds the outcome against what `Queue.add` itself leaves behind.
  */
 
+import { noData } from './bundles.ts';
+
+/**
+ * A bundle that stands in no list (Redis evicts keys, and the list was one of them) is nobody's: only the list knew its id. One that
+ * expired in its list is dropped by whoever takes it, and its deliveries were missing and added again before.
+ */
+const bundleExpiryMs = 24 * 3_600_000;
+
 /**
  * Adds those that are not there. Oldest first, so that the first of `ids` is taken first.
- * KEYS: wait, meta, marker. ARGV: what the keys of entries begin with, time in ms, options as JSON, ids.
+ * KEYS: wait, meta, marker. ARGV: what the keys of entries begin with, time in ms, options as JSON, and of each entry the id and data.
  */
 export const addScript = `
 local added = {}
-for index = 4, #ARGV do
-  local entry = ARGV[1] .. ARGV[index]
+for index = 4, #ARGV, 2 do
+  local entry, data = ARGV[1] .. ARGV[index], ARGV[index + 1]
   if redis.call('EXISTS', entry) == 0 then
-    redis.call('HSET', entry, 'name', 'd', 'data', '{}', 'opts', ARGV[3], 'timestamp', ARGV[2], 'delay', 0, 'priority', 0)
+    redis.call('HSET', entry, 'name', 'd', 'data', data, 'opts', ARGV[3], 'timestamp', ARGV[2], 'delay', 0, 'priority', 0)
+    if data ~= '${noData}' then redis.call('PEXPIRE', entry, ${bundleExpiryMs}) end
     added[#added + 1] = ARGV[index]
   end
 end
@@ -42,14 +51,23 @@ export const entryOptions = JSON.stringify({ attempts: 1, removeOnComplete: true
  * KEYS: wait, active. ARGV: what the keys of entries begin with, ids. Answers the ids to add again.
  */
 export const missingScript = `
-local listed = {}
+local listed, bundled = {}, {}
 for _, list in ipairs(KEYS) do
-  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do listed[id] = true end
+  for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    listed[id] = true
+    local data = string.sub(id, 1, 2) == 'b_' and redis.call('HGET', ARGV[1] .. id, 'data')
+    local isBundle, ids = pcall(cjson.decode, data or '')
+    if isBundle and type(ids) == 'table' then
+      for _, each in ipairs(ids) do bundled[each] = true end
+    end
+  end
 end
 local missing = {}
 for index = 2, #ARGV do
   local entry = ARGV[1] .. ARGV[index]
-  if redis.call('EXISTS', entry) == 0 then
+  if bundled[ARGV[index]] then
+    -- It has no entry of its own.
+  elseif redis.call('EXISTS', entry) == 0 then
     missing[#missing + 1] = ARGV[index]
   elseif not listed[ARGV[index]] then
     redis.call('DEL', entry)

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { configSchema } from '#shared/config.ts';
+import { configSchema, testSettings } from '#shared/config.ts';
 import { root } from './docker.ts';
 
 const composeFile = readFileSync(`${root}docker-compose.yml`, 'utf8');
@@ -18,8 +18,8 @@ test('every option can be set from .env, but for those that belong to the image'
     'NODE_COMPILE_CACHE',
   ];
   expect(setByImage.filter((name) => !new RegExp(`(ENV|^) +${name}=`, 'm').test(images))).toEqual([]);
-  // Refused on an address that others can reach, which that of a container has to be; and the one for tests.
-  const without = new Set([...setByImage, 'WINDLASS_AUTH', 'CRASH_AT']);
+  // Refused on an address that others can reach, which that of a container has to be; and those for tests.
+  const without = new Set([...setByImage, 'WINDLASS_AUTH', ...testSettings]);
   const missing = Object.keys(configSchema.shape).filter(
     (name) => !without.has(name) && !new RegExp(`^ +${name}:`, 'm').test(composeFile),
   );

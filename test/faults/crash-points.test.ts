@@ -112,6 +112,20 @@ test.concurrent.each(cases)('F43: killed at $point: $after', ({ point, jobs }) =
   }),
 );
 
+test.concurrent.each(['run.before-claim', 'run.after-claim', 'run.after-commit'])(
+  'F43: a worker that is killed at %s with several bundles in its hands loses nothing of them',
+  (point) =>
+    withSystem({ env: { BUNDLE_SIZE: '8' } }, async (system) => {
+      // They become due, and so the feeder packs them.
+      for (let n = 0; n < 40; n += 1) await system.submit('test.noop', { n }, { delayMs: 1 });
+      const dying = system.startUnreadyWorker({ CRASH_AT: point, WINDLASS_QUEUES: 'noop:3' });
+      expect(await dying.exited).toBeNull();
+      await Promise.all([1, 2].map(() => system.startWorker()));
+      for (const job of await system.finished())
+        expect([job.state, job.attempts.at(-1)?.outcome]).toEqual(['succeeded', 'succeeded']);
+    }),
+);
+
 test.concurrent('F42: a worker that was killed between marking jobs as dispatched and adding them to Redis delays them until the next repair', () =>
   withSystem({}, async (system) => {
     // Not dispatched by the api: they become due, and wait for a feeder.

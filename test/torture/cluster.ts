@@ -95,11 +95,15 @@ export async function startCluster(options: {
       NODE_OPTIONS: `--import=${new URL('./shift-clock.ts', import.meta.url).href}`,
     });
 
-    const supervised = (name: string, main: 'api' | 'worker', onReady: (port: number) => void) => {
+    const supervised = (
+      name: string,
+      main: 'api' | 'worker',
+      onReady: (port: number) => void,
+      more: Readonly<Record<string, string>>,
+    ) => {
       const process = supervise({
         name,
-        start: () =>
-          startService(`${main}/main.ts`, proxied, { ...env(name), ...(main === 'api' && { PORT: '0' }) }),
+        start: () => startService(`${main}/main.ts`, proxied, { ...env(name), ...more }),
         onReady: ({ port }) => onReady(port ?? 0),
         history,
       });
@@ -116,11 +120,17 @@ export async function startCluster(options: {
       // Port 1 refuses until the api has said where it listens.
       const proxy = await startFaultProxy(1);
       cleanUps.push(() => proxy.close());
-      const process = supervised(`api-${number}`, 'api', (port) => proxy.switchTo(port));
+      const process = supervised(`api-${number}`, 'api', (port) => proxy.switchTo(port), { PORT: '0' });
       apis.push({ process, proxy, url: proxy.url('http://127.0.0.1').replace(/\/$/, '') });
     }
     const workers = Array.from({ length: options.workers }, (_, index) =>
-      supervised(`worker-${index + 1}`, 'worker', () => undefined),
+      // Every other one feeds in bundles, however slowly the jobs are taken.
+      supervised(
+        `worker-${index + 1}`,
+        'worker',
+        () => undefined,
+        index % 2 === 0 ? { BUNDLE_SIZE: '5' } : {},
+      ),
     );
     return {
       world,

@@ -5,9 +5,10 @@
  */
 import { expireJobs } from '#shared/db/expire-jobs.ts';
 import { crashPoint } from '#shared/crash-point.ts';
-import { feedQueues, listDispatched } from '#shared/db/feed-queues.ts';
+import { feedQueues, listDispatched, type FeedResult } from '#shared/db/feed-queues.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { Logger } from '#shared/log.ts';
+import { bundleSize } from '#shared/queue/bundles.ts';
 import type { Deliveries } from '#shared/queue/deliveries.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { createLoop, type Loop } from './loop.ts';
@@ -27,6 +28,8 @@ export function createFeeder(options: {
   queues: readonly string[];
   deliveries: Deliveries;
   signals: Pick<SignalPublisher, 'ended'>;
+  /** Of all bundles, for tests. Default: by how quickly the jobs of a queue are taken. */
+  bundleSize?: number | undefined;
   log: Logger;
 }): Feeder {
   const { db, queues, deliveries, signals, log } = options;
@@ -54,11 +57,17 @@ export function createFeeder(options: {
     if (fed.deliveries.length > 0) {
       crashPoint('feed.after-marks');
       await deliveries
-        .add(fed.deliveries)
+        .add(fed.deliveries, sizesOf(fed.drains))
         .catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));
     }
     if (fed.hasMore) return 0;
     return Math.min(idleMs, fed.nextDueMs ?? idleMs);
+  }
+
+  function sizesOf(drains: FeedResult['drains']): Map<string, number> {
+    return new Map(
+      [...drains].map(([queue, perSecond]) => [queue, options.bundleSize ?? bundleSize(perSecond)]),
+    );
   }
 
   async function repair(): Promise<number> {

@@ -1,0 +1,217 @@
+import { Redis } from 'ioredis';
+import { expect, onTestFinished, test } from 'vitest';
+import type { Delivery } from '#shared/db/claim-jobs.ts';
+import { uuidv7 } from '#shared/ids.ts';
+import { createLogger } from '#shared/log.ts';
+import { waitFor } from '#test/support/wait-for.ts';
+import { createWorld } from '#test/support/world.ts';
+import { createConsumer } from './consumer.ts';
+import { createDeliveries, type Deliveries } from './deliveries.ts';
+
+const log = createLogger({ service: 'test', level: 'silent' });
+const soon = (ms = 100) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Jobs that run until they are ended. */
+function createRuns() {
+  const begun: string[] = [];
+  const running = new Map<string, () => void>();
+  let most = 0;
+  return {
+    begun,
+    most: () => most,
+    isRunning: (jobId: string) => running.has(jobId),
+    end: (jobId: string) => running.get(jobId)?.(),
+    endAll: () => running.forEach((end) => end()),
+    async work({ jobId }: Delivery, onClaimed: () => void) {
+      begun.push(jobId);
+      onClaimed();
+      await new Promise<void>((resolve) => {
+        running.set(jobId, resolve);
+        most = Math.max(most, running.size);
+      });
+      running.delete(jobId);
+    },
+  };
+}
+
+async function setup() {
+  const world = await createWorld();
+  const redis = new Redis(world.redisUrl, { maxRetriesPerRequest: null });
+  const deliveries = createDeliveries({ redis, prefix: world.redisPrefix });
+  onTestFinished(async () => {
+    deliveries.close();
+    await world.dispose();
+  });
+  const start = (slots: number, runs: ReturnType<typeof createRuns>, own: Partial<Deliveries> = {}) => {
+    const consumer = createConsumer({
+      queue: 'q',
+      slots,
+      prefix: world.redisPrefix,
+      connect: () => new Redis(world.redisUrl, { maxRetriesPerRequest: null }),
+      deliveries: { ...deliveries, ...own },
+      work: runs.work,
+      onStuck: () => {
+        throw new Error('stuck');
+      },
+      log,
+    });
+    onTestFinished(async () => {
+      await consumer.pause();
+      runs.endAll();
+      await consumer.close();
+    });
+    return consumer;
+  };
+  const add = async (count: number, size = 1) => {
+    const jobs = Array.from({ length: count }, () => ({ jobId: uuidv7(), fence: 0, queue: 'q' }));
+    await deliveries.add(jobs, new Map([['q', size]]));
+    return jobs.map((job) => job.jobId);
+  };
+  const listed = () => redis.llen(`${world.redisPrefix}:q:wait`);
+  const taken = () => redis.llen(`${world.redisPrefix}:q:active`);
+  return { redis, world, deliveries, start, add, listed, taken };
+}
+
+test.for([
+  { count: 40, size: 1 },
+  { count: 64, size: 8 },
+  { count: 70, size: 16 },
+])(
+  '$count deliveries in bundles of $size are each worked on once, never more at once than slots',
+  async ({ count, size }) => {
+    const { start, add, listed, taken } = await setup();
+    const runs = createRuns();
+    const consumer = start(5, runs);
+    const jobs = await add(count, size);
+    await waitFor(
+      () => {
+        runs.endAll();
+        return runs.begun.length >= count ? true : undefined;
+      },
+      { what: 'all jobs to begin' },
+    );
+    expect(runs.begun.toSorted()).toEqual(jobs.toSorted());
+    expect(runs.most()).toBe(5);
+    await waitFor(
+      async () => {
+        runs.endAll();
+        return (await listed()) + (await taken()) + consumer.busy() === 0 ? true : undefined;
+      },
+      { what: 'nothing to be left' },
+    );
+  },
+);
+
+test('a worker whose slots are taken takes nothing: what waits is there for others', async () => {
+  const { start, add, listed, taken } = await setup();
+  const [mine, others] = [createRuns(), createRuns()];
+  const consumer = start(2, mine);
+  await add(2);
+  await waitFor(() => (mine.begun.length === 2 ? true : undefined), { what: 'two runs' });
+  await add(3);
+  await soon();
+  expect([await listed(), mine.begun.length]).toEqual([3, 2]);
+  // Claimed, so BullMQ has nothing to keep; the two wait with their fetches for a slot.
+  expect(await taken()).toBeLessThanOrEqual(2);
+  mine.end(mine.begun[0] ?? '');
+  await waitFor(() => (mine.begun.length === 3 ? true : undefined), { what: 'the third run' });
+  await soon();
+  expect([await listed(), consumer.busy()]).toEqual([2, 2]);
+  start(2, others);
+  await waitFor(() => (others.begun.length === 2 ? true : undefined), { what: 'another worker' });
+});
+
+test('a worker that has run out of work takes the next at once, in all of its slots', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  const consumer = start(20, runs);
+  for (const count of [3, 20, 1, 20]) {
+    const jobs = await add(count);
+    await waitFor(() => (jobs.every((job) => runs.isRunning(job)) ? true : undefined), {
+      what: 'all to run',
+    });
+    expect(consumer.busy()).toBe(count);
+    runs.endAll();
+    await waitFor(() => (consumer.busy() === 0 ? true : undefined), { what: 'the end' });
+  }
+});
+
+test('what of a bundle finds no slot for a while goes back, and runs where there is one', async () => {
+  const { start, add } = await setup();
+  const [slow, others] = [createRuns(), createRuns()];
+  start(2, slow);
+  const jobs = await add(8, 8);
+  await waitFor(() => (slow.begun.length === 2 ? true : undefined), { what: 'two runs' });
+  start(6, others);
+  await waitFor(() => (others.begun.length === 6 ? true : undefined), { what: 'the rest to run elsewhere' });
+  expect([...slow.begun, ...others.begun].toSorted()).toEqual(jobs.toSorted());
+});
+
+test('what goes back is not lost when Redis refuses it at first: until then the bundle is held', async () => {
+  const { start, add, deliveries, taken } = await setup();
+  const [slow, others] = [createRuns(), createRuns()];
+  let refused = 0;
+  start(1, slow, {
+    add: (some) => {
+      refused += 1;
+      return refused > 2 ? deliveries.add(some) : Promise.reject(new Error('READONLY'));
+    },
+  });
+  await add(3, 3);
+  await waitFor(() => (refused === 1 ? true : undefined), { what: 'the first try' });
+  expect(await taken()).toBe(1);
+  start(2, others);
+  await waitFor(() => (others.begun.length === 2 ? true : undefined), { what: 'the rest to run elsewhere' });
+  expect(refused).toBe(3);
+});
+
+test('a pause gives back what has not begun, and a resumed worker takes jobs again', async () => {
+  const { start, add, listed, taken } = await setup();
+  const runs = createRuns();
+  const consumer = start(2, runs);
+  await add(6, 6);
+  await waitFor(() => (runs.begun.length === 2 ? true : undefined), { what: 'two runs' });
+  await consumer.pause();
+  await waitFor(async () => ((await taken()) === 0 ? true : undefined), {
+    what: 'the bundle to be given back',
+  });
+  runs.endAll();
+  await soon();
+  expect([await listed(), runs.begun.length, consumer.busy()]).toEqual([4, 2, 0]);
+  await consumer.resume();
+  await waitFor(
+    () => {
+      runs.endAll();
+      return runs.begun.length === 6 ? true : undefined;
+    },
+    { what: 'the others to run' },
+  );
+});
+
+test('deliveries of a queue that its worker does not take any more are taken after the consumer was rebuilt', async () => {
+  const { start, add, redis, world } = await setup();
+  const runs = createRuns();
+  const consumer = start(4, runs);
+  await add(1);
+  await waitFor(() => (runs.begun.length === 1 ? true : undefined), { what: 'a run' });
+  // Without the marker on which an idle worker blocks it does not notice them before its next look.
+  await redis.rpush(`${world.redisPrefix}:q:wait`, `j_${uuidv7()}_0`);
+  expect(await consumer.watch()).toBe(false);
+  expect(await consumer.watch(performance.now() + 20_000)).toBe(true);
+  const more = await add(2);
+  await waitFor(() => (more.every((job) => runs.isRunning(job)) ? true : undefined), { what: 'both to run' });
+  expect(consumer.busy()).toBeLessThanOrEqual(4);
+});
+
+test('a delivery that is not ours is dropped', async () => {
+  const { start, add, redis, world } = await setup();
+  const runs = createRuns();
+  const key = `${world.redisPrefix}:q:`;
+  await redis.hset(`${key}b_x`, { name: 'd', data: '["j_1_1"]', opts: '{"removeOnComplete":true}' });
+  await redis.lpush(`${key}wait`, 'b_x');
+  start(1, runs);
+  const [job = ''] = await add(1);
+  await waitFor(() => (runs.isRunning(job) ? true : undefined), { what: 'the run of ours' });
+  expect(runs.begun).toEqual([job]);
+  expect(await redis.exists(`${key}b_x`)).toBe(0);
+});

@@ -1,0 +1,80 @@
+/**
+ * Slots: jobs of one queue that a worker may run at once. Besides those that are taken some are kept, one for each fetch that may
+ * bring a delivery at any moment: what is fetched should find a slot, or it would wait here while another worker has one.
+ */
+export interface SlotGate {
+  /** Slots that are taken. */
+  busy(): number;
+  /** Takes a slot as soon as one is not taken, first come first served. @returns false when there was none within that time. */
+  enter(withinMs: number): Promise<boolean>;
+  /** Whoever waits longest has the slot now. */
+  leave(): void;
+  /** Resolves when a slot is neither taken nor kept, and keeps it. */
+  keep(): Promise<void>;
+  /** One is kept no longer. Whoever calls this enters, or keeps another: only then is it known whether there is room. */
+  release(): void;
+  /** So many, whatever was kept before. */
+  keepOnly(count: number): void;
+  /** All that wait go on: those that enter without a slot. */
+  giveUp(): void;
+}
+
+/** @param kept slots that are kept from the beginning, also more than there are. */
+export function createSlotGate(size: number, kept: number): SlotGate {
+  let busy = 0;
+  const entering = new Set<(isFree: boolean) => void>();
+  let keeping: (() => void)[] = [];
+
+  function wakeKeeping(): void {
+    while (busy + kept < size) {
+      const next = keeping.shift();
+      if (next === undefined) return;
+      kept += 1;
+      next();
+    }
+  }
+
+  return {
+    busy: () => busy,
+    enter(withinMs) {
+      if (busy < size) {
+        busy += 1;
+        return Promise.resolve(true);
+      }
+      return new Promise((resolve) => {
+        const settle = (isFree: boolean) => {
+          clearTimeout(timer);
+          entering.delete(settle);
+          resolve(isFree);
+        };
+        const timer = setTimeout(settle, withinMs, false);
+        entering.add(settle);
+      });
+    },
+    leave() {
+      const [next] = entering;
+      if (next !== undefined) return next(true);
+      busy -= 1;
+      wakeKeeping();
+    },
+    keep() {
+      return new Promise((resolve) => {
+        keeping.push(resolve);
+        wakeKeeping();
+      });
+    },
+    release() {
+      kept -= 1;
+    },
+    keepOnly(count) {
+      kept = count;
+      wakeKeeping();
+    },
+    giveUp() {
+      for (const settle of entering) settle(false);
+      kept += keeping.length;
+      for (const resolve of keeping) resolve();
+      keeping = [];
+    },
+  };
+}
