@@ -1,5 +1,5 @@
 /** The middleware in its order, and the mounting of all routes. */
-import express, { type Express, type RequestHandler } from 'express';
+import express, { type Express, type Request, type RequestHandler } from 'express';
 import helmet from 'helmet';
 import { z } from 'zod';
 import { AppError } from '#shared/errors.ts';
@@ -8,6 +8,7 @@ import type { ApiDeps } from './deps.ts';
 import { hasScope } from './http/authenticate.ts';
 import type { Identity, Route } from './http/define-route.ts';
 import { createErrorHandler } from './http/error-handler.ts';
+import { simplifyJson } from './http/express-messages.ts';
 import { setPublicUrl } from './http/links.ts';
 import { parseWith, toFieldErrors } from './http/read-json.ts';
 import { routes } from './routes.ts';
@@ -18,9 +19,9 @@ export function createApp(deps: ApiDeps): Express {
   app.disable('etag');
   app.set('query parser', 'simple');
   app.set('trust proxy', false);
+  simplifyJson(app);
   setPublicUrl(app, deps.config.WINDLASS_PUBLIC_URL);
-  app.use(requestId);
-  app.use(securityHeaders());
+  app.use(createHeaders());
   for (const route of routes) app[route.method](route.path, createHandler(deps, route));
   app.use(createFallback());
   app.use(createErrorHandler(deps.log));
@@ -28,10 +29,11 @@ export function createApp(deps: ApiDeps): Express {
 }
 
 /**
- * Pages get all of helmet. Calls answer JSON or files to programs: they get the headers that say something about those
- * (OWASP REST Security Cheat Sheet), because eight more headers on every answer took a twentieth of the time of a call.
+ * `X-Request-Id`, and headers about security. Pages get all of helmet. Calls answer JSON or files to programs: they get the
+ * headers that say something about those (OWASP REST Security Cheat Sheet), because eight more on every answer took a
+ * twentieth of the time of a call.
  */
-function securityHeaders(): RequestHandler {
+function createHeaders(): RequestHandler {
   const contentSecurityPolicy =
     "default-src 'none';base-uri 'none';form-action 'self';frame-ancestors 'none'";
   const forPages = helmet({
@@ -49,6 +51,7 @@ function securityHeaders(): RequestHandler {
     strictTransportSecurity: false,
   });
   return (req, res, next) => {
+    res.setHeader('X-Request-Id', requestIdOf(req));
     if (!req.path.startsWith('/v1/')) {
       forPages(req, res, next);
       return;
@@ -61,15 +64,11 @@ function securityHeaders(): RequestHandler {
   };
 }
 
-/** `X-Request-Id` of the caller when it is a plain token, else a new one. It is in every answer and every log line. */
-const requestId: RequestHandler = (req, res, next) => {
+/** That of the caller when it is a plain token, else a new one. It is in every answer and every log line. */
+function requestIdOf(req: Request): string {
   const given = req.headers['x-request-id'];
-  res.setHeader(
-    'X-Request-Id',
-    typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : uuidv7(),
-  );
-  next();
-};
+  return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : uuidv7();
+}
 
 const anonymous: Identity = { tenantId: '', keyId: undefined, scopes: [] };
 
@@ -89,6 +88,8 @@ function createHandler(deps: ApiDeps, route: Route): RequestHandler {
         );
       }
     }
+    // As it was sent, for those that keep that.
+    if (route.body !== undefined) req.body = await deps.readJson(req);
     await route.handle({
       deps,
       req,
@@ -96,7 +97,7 @@ function createHandler(deps: ApiDeps, route: Route): RequestHandler {
       identity,
       params: route.params === undefined ? undefined : route.params.parse(req.params),
       query: route.query === undefined ? undefined : parseQuery(route.query, req.query),
-      body: route.body === undefined ? undefined : parseWith(route.body, await deps.readJson(req, res)),
+      body: route.body === undefined ? undefined : parseWith(route.body, req.body),
     });
   };
 }

@@ -29,6 +29,7 @@ import { createApp } from './app.ts';
 import { createAuthenticate, makeKey } from './http/authenticate.ts';
 import { createBacklog } from './http/backlog.ts';
 import { answerClientErrors } from './http/client-errors.ts';
+import { createMessages } from './http/express-messages.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
 import { createRateLimiter } from './http/rate-limit.ts';
 import { createReadBatch, createReadJson } from './http/read-json.ts';
@@ -130,6 +131,7 @@ const server = createServer(
     keepAliveTimeout: 65_000,
     maxHeaderSize: headerBytesMax,
     noDelay: true,
+    ...createMessages(app),
   },
   oneAtATime(app),
 );

@@ -28,43 +28,12 @@ export function createErrorHandler(log: Logger): ErrorRequestHandler {
 export function toKnownError(err: unknown): AppError {
   const mapped = toAppError(err);
   if (mapped instanceof AppError) return mapped;
-  return (
-    fromBodyParser(mapped) ??
-    new AppError(
-      'internal',
-      'An unexpected error. It was logged under the id in `instance`; trying again may help.',
-      { cause: mapped },
-    )
+  // A malformed %-sequence in the path.
+  if (mapped instanceof URIError)
+    return new AppError('bad-request', 'The path is not valid percent-encoding.');
+  return new AppError(
+    'internal',
+    'An unexpected error. It was logged under the id in `instance`; trying again may help.',
+    { cause: mapped },
   );
-}
-
-/** express.json() marks its errors with a `type`. */
-function fromBodyParser(err: unknown): AppError | undefined {
-  if (!(err instanceof Error) || !('type' in err)) {
-    // A malformed %-sequence in the path.
-    if (err instanceof URIError)
-      return new AppError('bad-request', 'The path is not valid percent-encoding.');
-    // What zlib says of a body that is not what its Content-Encoding announces comes without a `type`.
-    if (err instanceof Error && 'status' in err && err.status === 400)
-      return new AppError(
-        'bad-request',
-        `The body cannot be unpacked as its Content-Encoding says: ${err.message}.`,
-      );
-    return undefined;
-  }
-  switch (err.type) {
-    case 'entity.parse.failed':
-      return new AppError('invalid-json', `The body is not valid JSON: ${err.message}.`);
-    case 'encoding.unsupported':
-    case 'charset.unsupported':
-      return new AppError(
-        'unsupported-media-type',
-        `${err.message}. Send UTF-8, and no compression or gzip, deflate or br.`,
-      );
-    case 'request.aborted':
-    case 'request.size.invalid':
-      return new AppError('upload-incomplete', 'The body ended before all of it had arrived.');
-    default:
-      return undefined;
-  }
 }

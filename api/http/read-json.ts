@@ -1,12 +1,13 @@
-import express, { type Request, type Response } from 'express';
+import { isUtf8 } from 'node:buffer';
+import type { Request } from 'express';
 import { z } from 'zod';
 import type { Config } from '#shared/config.ts';
 import { findJsonProblem } from '#shared/domain/json-limits.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
-import { withinPace } from './json-pace.ts';
+import { readBody } from './read-body.ts';
 
 /** @param limits of a call whose documents may be larger than those of others. */
-export type ReadJson = (req: Request, res: Response, limits?: JsonSizeLimits) => Promise<unknown>;
+export type ReadJson = (req: Request, limits?: JsonSizeLimits) => Promise<unknown>;
 
 export interface JsonSizeLimits {
   readonly bytesMax: number;
@@ -16,11 +17,11 @@ export interface JsonSizeLimits {
   readonly keysName: string;
 }
 
-/** Reads a JSON body within the limits of the configuration; gzip, deflate and br count unpacked. */
+/** Reads a JSON body within the limits of the configuration. */
 export function createReadJson(config: Config): ReadJson {
   const read = createReadBody(config, 'WINDLASS_JSON_BYTES_MAX');
-  return async (req, res, sizes) => {
-    const body = await read(req, res, sizes);
+  return async (req, sizes) => {
+    const body = await read(req, sizes);
     checkJson(body, config, sizes);
     return body;
   };
@@ -35,49 +36,39 @@ function createReadBody(
   config: Config,
   limitName: 'WINDLASS_JSON_BYTES_MAX' | 'WINDLASS_BATCH_BYTES_MAX',
 ): ReadJson {
-  const parserOf = (bytesMax: number) => express.json({ limit: bytesMax, strict: false, type: () => true });
-  const parsers = new Map([[config[limitName], parserOf(config[limitName])]]);
-  const limits = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
-  return async (req, res, sizes) => {
-    const bytesMax = Math.max(config[limitName], sizes?.bytesMax ?? 0);
-    const bytesName = sizes !== undefined && bytesMax === sizes.bytesMax ? sizes.bytesName : limitName;
-    const parse = parsers.get(bytesMax) ?? parserOf(bytesMax);
-    parsers.set(bytesMax, parse);
-    if (!isJson(req)) {
+  const pace = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
+  return async (req, sizes) => {
+    if (!isJson(req) || hasOtherCharset(req)) {
       throw new AppError(
         'unsupported-media-type',
-        `This call takes application/json, not "${req.headers['content-type'] ?? 'nothing'}".`,
+        `This call takes application/json in UTF-8, not "${req.headers['content-type'] ?? 'nothing'}".`,
       );
     }
-    await withinPace(
-      req,
-      limits,
-      () =>
-        new Promise<void>((resolve, reject) => {
-          parse(req, res, (err?: unknown) =>
-            err === undefined ? resolve() : reject(nameLimit(err, bytesName)),
-          );
-        }),
-    );
-    if (req.body === undefined)
-      throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
-    return req.body as unknown;
+    const bytesMax = Math.max(config[limitName], sizes?.bytesMax ?? 0);
+    const bytesName = sizes !== undefined && bytesMax === sizes.bytesMax ? sizes.bytesName : limitName;
+    return parseJson(await readBody(req, { ...pace, bytesMax, bytesName }));
   };
 }
 
-/** express.json() does not know what its limit is called. */
-function nameLimit(err: unknown, name: string): unknown {
-  if (!(err instanceof Error) || !('type' in err) || err.type !== 'entity.too.large') return err;
-  const limit = 'limit' in err ? String(err.limit) : '';
-  return new AppError(
-    'content-too-large',
-    `The JSON body is larger than ${limit} bytes (${name}). Put large data into a file.`,
-    { cause: err },
-  );
+/** RFC 8259, 8.1: JSON on its way is UTF-8. A byte order mark is ignored. */
+function parseJson(bytes: Buffer): unknown {
+  if (bytes.length === 0) throw new AppError('invalid-json', 'The body is empty; a JSON document is needed.');
+  if (!isUtf8(bytes)) throw new AppError('invalid-json', 'The body is not valid UTF-8.');
+  try {
+    return JSON.parse(bytes.toString('utf8').replace(/^\uFEFF/, ''));
+  } catch (err) {
+    const reason = err instanceof Error ? err.message : String(err);
+    throw new AppError('invalid-json', `The body is not valid JSON: ${reason}.`);
+  }
 }
 
 export function isJson(req: Request): boolean {
   return /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(req.headers['content-type'] ?? '');
+}
+
+function hasOtherCharset(req: Request): boolean {
+  const charset = /;\s*charset="?([^";\s]*)/i.exec(req.headers['content-type'] ?? '')?.[1];
+  return charset !== undefined && !/^utf-?8$/i.test(charset);
 }
 
 /** @throws AppError for documents that are too deep, have too many keys, or text that cannot be stored. */

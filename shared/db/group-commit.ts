@@ -3,8 +3,8 @@
  *
  * There is no timer. While a flush is in flight, what arrives gathers, and goes with the next one: an idle system
  * pays no delay, a busy one shares each round trip and each fsync among all that waited for it. Where several flushes
- * may be in flight, another one starts when as many items wait as are on their way: groups stay large, and neither
- * this process nor the database waits for the other.
+ * may be in flight, another one starts when as many items wait as one that is on its way holds: groups stay large, and
+ * neither this process nor the database waits for the other.
  *
  * How a flush may fail, and what each of its items is told:
  * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
@@ -52,7 +52,7 @@ export function createGroupCommit<Item, Result>(options: {
 
   function isDue(): boolean {
     if (pending.length === 0) return false;
-    return flights === 0 || (flights < flightsMax && pending.length >= itemsInFlight);
+    return flights === 0 || (flights < flightsMax && pending.length >= itemsInFlight / flights);
   }
 
   function schedule(): void {

@@ -8,6 +8,7 @@ import type { ApiDeps } from '#api/deps.ts';
 import { createAuthenticate, makeKey } from '#api/http/authenticate.ts';
 import { createBacklog } from '#api/http/backlog.ts';
 import { createRateLimiter } from '#api/http/rate-limit.ts';
+import { createMessages } from '#api/http/express-messages.ts';
 import { createReadBatch, createReadJson } from '#api/http/read-json.ts';
 import { createTenantQuotas } from '#api/http/tenant-quotas.ts';
 import { createUploads, uploadLimits } from '#api/http/upload.ts';
@@ -93,7 +94,8 @@ export async function createTestApi(env: Readonly<Record<string, string>> = {}):
     redisState: watchRedisState(redis, log),
     isStopping: () => false,
   };
-  const server = createServer(createApp(deps)).listen(0, '127.0.0.1');
+  const app = createApp(deps);
+  const server = createServer(createMessages(app), app).listen(0, '127.0.0.1');
   await once(server, 'listening');
   // A TCP server that listens has an address with a port.
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;

@@ -56,9 +56,9 @@ export const createEmail = defineRoute({
     'too-many-waiting',
   ],
   async handle(ctx) {
-    const { deps, req, res, identity } = ctx;
+    const { deps, req, identity } = ctx;
     const idempotencyKey = readIdempotencyKey(req);
-    const { sendAt, tags, ...input } = parseWith(z.looseObject({}), await deps.readJson(req, res));
+    const { sendAt, tags, ...input } = parseWith(z.looseObject({}), await deps.readJson(req));
     checkTemplate(input['template']);
     const job = {
       task: emailTask.name,

@@ -25,7 +25,7 @@ export const cancelJob = defineRoute({
   responses: { 202: { description: 'Cancelled, or about to be.', schema: jobSchema } },
   problems: ['not-found', 'job-final'],
   async handle({ deps, identity, params, req, res }) {
-    const body = isJson(req) ? parseWith(cancelBody, await deps.readJson(req, res)) : {};
+    const body = isJson(req) ? parseWith(cancelBody, await deps.readJson(req)) : {};
     if (!isUuid(params.id)) throw new AppError('not-found', 'There is no such job.');
     const answer = await cancel(deps.db, identity.tenantId, params.id, body.reason ?? null);
     switch (answer.type) {

@@ -128,7 +128,7 @@ export const createBatch = defineRoute({
       return;
     }
     const idempotencyKey = readIdempotencyKey(req);
-    const { jobs, mode, onComplete } = readEnvelope(await deps.readBatch(req, res), deps.config);
+    const { jobs, mode, onComplete } = readEnvelope(await deps.readBatch(req), deps.config);
     // The request itself was the first.
     if (jobs.length > 1) deps.rateLimiter.take(identity.tenantId, res, jobs.length - 1);
     const accepted = await acceptBatch(deps, identity, {

@@ -82,13 +82,13 @@ export const createJob = defineRoute({
     'quota-full',
   ],
   async handle(ctx) {
-    const { deps, req, res, identity } = ctx;
+    const { deps, req, identity } = ctx;
     const idempotencyKey = readIdempotencyKey(req);
     if (/^multipart\/form-data\b/i.test(req.headers['content-type'] ?? '')) {
       answerAccepted(ctx, await acceptMultipartJob(ctx, idempotencyKey));
       return;
     }
-    const body = parseWith(envelope, await deps.readJson(req, res));
+    const body = parseWith(envelope, await deps.readJson(req));
     answerAccepted(
       ctx,
       await acceptJob(deps, identity, {

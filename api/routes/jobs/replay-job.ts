@@ -66,9 +66,9 @@ export const replayJob = defineRoute({
     'too-many-waiting',
   ],
   async handle(ctx) {
-    const { deps, req, res } = ctx;
+    const { deps, req } = ctx;
     const key = readIdempotencyKey(req);
-    const body = isJson(req) ? parseWith(replayBody, await deps.readJson(req, res)) : {};
+    const body = isJson(req) ? parseWith(replayBody, await deps.readJson(req)) : {};
     answerAccepted(ctx, await replay(ctx, body, key));
   },
 });

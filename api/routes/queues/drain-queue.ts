@@ -39,7 +39,7 @@ export const drainQueue = defineRoute({
   },
   problems: ['not-found', 'invalid-json', 'invalid-input', 'content-too-large'],
   async handle({ deps, identity, params: { name }, req, res }) {
-    const body = parseWith(drainBody, isJson(req) ? await deps.readJson(req, res) : {});
+    const body = parseWith(drainBody, isJson(req) ? await deps.readJson(req) : {});
     if (body.allTenants && !hasScope(identity, 'admin'))
       throw new AppError(
         'forbidden',

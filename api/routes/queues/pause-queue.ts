@@ -20,7 +20,7 @@ export const pauseQueue = defineRoute({
   responses: { 200: { description: 'The queue, paused.', schema: queueSchema } },
   problems: ['not-found', 'invalid-json', 'invalid-input', 'content-too-large'],
   async handle({ deps, params: { name }, req, res }) {
-    const body = isJson(req) ? parseWith(pauseBody, await deps.readJson(req, res)) : {};
+    const body = isJson(req) ? parseWith(pauseBody, await deps.readJson(req)) : {};
     if (!isQueueName(name) || !(await pause(deps.db, name, body.reason ?? null)))
       throw await unknownQueue(deps, name);
     res.json(presentQueue(await loadQueue(deps, name)));

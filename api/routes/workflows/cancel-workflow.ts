@@ -25,7 +25,7 @@ export const cancelWorkflow = defineRoute({
   responses: { 202: { description: 'Cancelled, or about to be.', schema: workflowSchema } },
   problems: ['not-found', 'workflow-final'],
   async handle({ deps, identity, params, req, res }) {
-    const body = isJson(req) ? parseWith(cancelBody, await deps.readJson(req, res)) : {};
+    const body = isJson(req) ? parseWith(cancelBody, await deps.readJson(req)) : {};
     if (!isUuid(params.id)) throw missingWorkflow(params.id);
     const answer = await cancel(deps.db, identity.tenantId, params.id, body.reason ?? null);
     if (answer.type === 'missing') throw missingWorkflow(params.id);

@@ -130,7 +130,7 @@ export const createWorkflow = defineRoute({
   async handle({ deps, identity, req, res }) {
     const { tenantId } = identity;
     const key = readIdempotencyKey(req);
-    const sent = await deps.readJson(req, res, {
+    const sent = await deps.readJson(req, {
       bytesMax: workflowBytesMax,
       keysMax: workflowKeysMax,
       bytesName: 'workflowBytesMax',

@@ -1,0 +1,34 @@
+import { IncomingMessage, ServerResponse, type ServerOptions } from 'node:http';
+import type { Express, Response } from 'express';
+
+/**
+ * Requests and responses that are those of Express from the beginning. It exchanges the prototype of each otherwise, and
+ * such an object is slow in all that follows: that was a tenth of the time of a call.
+ */
+export function createMessages(app: Express): ServerOptions {
+  return {
+    IncomingMessage: withPrototype<typeof IncomingMessage>(IncomingMessage, app.request),
+    ServerResponse: withPrototype<typeof ServerResponse>(ServerResponse, app.response),
+  };
+}
+
+function withPrototype<Base extends new (...args: never[]) => object>(base: Base, prototype: object): Base {
+  function Message(...args: Parameters<typeof Reflect.construct>[1][]): unknown {
+    return Reflect.construct(base, args, Message);
+  }
+  Message.prototype = prototype;
+  return Message as unknown as Base;
+}
+
+/** Makes `res.json()` one for an app without the settings that Express asks for at each answer: ETags, escaping, indentation. */
+export function simplifyJson(app: Express): void {
+  app.response.json = sendJson;
+}
+
+function sendJson(this: Response, value: unknown): Response {
+  const body = JSON.stringify(value);
+  if (!this.hasHeader('Content-Type')) this.setHeader('Content-Type', 'application/json; charset=utf-8');
+  this.setHeader('Content-Length', Buffer.byteLength(body));
+  this.end(body);
+  return this;
+}
