@@ -10,7 +10,8 @@ export interface PaceLimits {
   readonly rateMin: number;
 }
 
-const bufferBytes = 1024 * 1024;
+/** Little: what waits unread is not in the cache of the processor any more when it is hashed. */
+const bufferBytes = 64 * 1024;
 const checkMs = 1_000;
 const windowMs = 60_000;
 
