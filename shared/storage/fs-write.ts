@@ -67,11 +67,15 @@ export async function writeStream(
         batchSize >= batchBytes ||
         batch.length >= batchChunks ||
         performance.now() - batchStartedAt >= batchMs;
-      if (isDue) flush().then(() => done(), done);
+      if (isDue) callBack(flush(), done);
       else done();
     },
     final(done) {
-      (batchSize > 0 ? flush() : writing).then(() => writing).then(() => done(), done);
+      const flushed = batchSize > 0 ? flush() : Promise.resolve();
+      callBack(
+        flushed.then(() => writing),
+        done,
+      );
     },
   });
   try {
@@ -88,6 +92,14 @@ export function tooLarge(sizeBytesMax: number): AppError {
   return new AppError(
     'content-too-large',
     `The file is larger than ${sizeBytesMax} bytes (WINDLASS_FILE_BYTES_MAX).`,
+  );
+}
+
+function callBack(work: Promise<void>, done: (err?: Error) => void): void {
+  // What a promise is rejected with here is an error of the disk.
+  work.then(
+    () => process.nextTick(done),
+    (err: Error) => process.nextTick(done, err),
   );
 }
 
