@@ -46,6 +46,29 @@ test('a failed job is not retried beyond the quota, and can be when there is roo
   await expect.poll(retry, { timeout: 10_000 }).toBe(202);
 });
 
+test('a workflow with more steps than its tenant may have waiting is refused whole, and so is its retry', async () => {
+  api = await createTestApi({ WINDLASS_WAITING_PER_TENANT_MAX: '3' });
+  const steps = (count: number) =>
+    Object.fromEntries(
+      Array.from({ length: count }, (_, n) => [`s${n}`, { task: 'test.noop', input: { n } }]),
+    );
+  const send = (count: number) => api.admin.post('/v1/workflows', { steps: steps(count) });
+  const refused = await send(4);
+  expect(refused.status).toBe(429);
+  expect(await refused.json()).toMatchObject({ code: 'too-many-waiting' });
+  expect((await api.db.query('SELECT 1 FROM jobs')).rowCount).toBe(0);
+  const accepted = await send(3);
+  expect(accepted.status).toBe(202);
+  const { id } = (await accepted.json()) as { id: string };
+
+  expect((await api.admin.post(`/v1/workflows/${id}/cancel`)).status).toBe(202);
+  for (let n = 0; n < 2; n += 1) await insertJob(api.db, { state: 'retrying' });
+  const retry = async () => (await api.admin.post(`/v1/workflows/${id}/retry`)).status;
+  await expect.poll(retry, { timeout: 10_000 }).toBe(429);
+  await api.db.query(`DELETE FROM jobs WHERE state = 'retrying'`);
+  await expect.poll(retry, { timeout: 10_000 }).toBe(202);
+});
+
 test('of 60 requests at once no more jobs are accepted than the tenant may have waiting', async () => {
   api = await createTestApi({ WINDLASS_WAITING_PER_TENANT_MAX: '20' });
   const answers = await Promise.all(

@@ -126,6 +126,7 @@ export const createWorkflow = defineRoute({
     'file-not-found',
     'idempotency-mismatch',
     'backlog-full',
+    'too-many-waiting',
   ],
   async handle({ deps, identity, req, res }) {
     const { tenantId } = identity;
@@ -185,6 +186,7 @@ export const createWorkflow = defineRoute({
       forEach: toStoredForEach(step),
       jobId: newIds.get(step.name) ?? '',
     }));
+    const release = await deps.quotas.waiting.take(tenantId, steps.length);
     const acceptance = await insertWorkflow(deps.db, {
       id,
       tenantId,
@@ -192,11 +194,13 @@ export const createWorkflow = defineRoute({
       steps,
       jobs: toJobs(deps, planned, { tenantId, workflowId: id, newIds, oldIds: new Map(), traceparent }),
       idempotency: key === undefined ? null : { key, fingerprint },
-    }).catch((err: unknown) => {
-      if (isMissingFileError(err))
-        throw new AppError('file-not-found', 'A file of an input was deleted just now.', { cause: err });
-      throw err;
-    });
+    })
+      .catch((err: unknown) => {
+        if (isMissingFileError(err))
+          throw new AppError('file-not-found', 'A file of an input was deleted just now.', { cause: err });
+        throw err;
+      })
+      .finally(release);
     if (acceptance.type === 'duplicate') {
       const before = await replay(deps, tenantId, key ?? '', fingerprint);
       if (before === undefined)

@@ -1,5 +1,5 @@
 import { isMissingFileError } from '#shared/db/accept-jobs.ts';
-import { renewSteps, type StoredStep } from '#shared/db/workflows.ts';
+import { findWorkflow, renewSteps, type StoredStep } from '#shared/db/workflows.ts';
 import { isFinal } from '#shared/domain/job.ts';
 import { AppError } from '#shared/errors.ts';
 import { isUuid } from '#shared/ids.ts';
@@ -27,11 +27,14 @@ export const retryWorkflow = defineRoute({
     'invalid-input',
     'file-not-found',
     'backlog-full',
+    'too-many-waiting',
   ],
   async handle({ deps, identity, params, res }) {
     const { tenantId } = identity;
-    if (!isUuid(params.id)) throw missingWorkflow(params.id);
+    const workflow = isUuid(params.id) ? await findWorkflow(deps.db, tenantId, params.id) : undefined;
+    if (workflow === undefined) throw missingWorkflow(params.id);
     deps.backlog.check();
+    const release = await deps.quotas.waiting.take(tenantId, workflow.total - workflow.counts.succeeded);
     const renewed = await renewSteps(deps.db, tenantId, params.id, (stored, traceparent) => {
       checkRetryable(stored);
       // Their order is that of the first time; the tasks may have changed since, so all of it is checked again.
@@ -45,13 +48,15 @@ export const retryWorkflow = defineRoute({
         newIds,
         jobs: toJobs(deps, planned, { tenantId, workflowId: params.id, newIds, oldIds, traceparent }),
       };
-    }).catch((err: unknown) => {
-      if (isMissingFileError(err))
-        throw new AppError('file-not-found', 'A file, or a job, that a step needs was deleted.', {
-          cause: err,
-        });
-      throw err;
-    });
+    })
+      .catch((err: unknown) => {
+        if (isMissingFileError(err))
+          throw new AppError('file-not-found', 'A file, or a job, that a step needs was deleted.', {
+            cause: err,
+          });
+        throw err;
+      })
+      .finally(release);
     if (renewed === undefined) throw missingWorkflow(params.id);
     for (const delivery of renewed.deliveries) deps.dispatcher.dispatch(delivery);
     res.setHeader('Retry-After', '1');
