@@ -84,6 +84,10 @@ export function startService(
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     env: {
       PATH: process.env['PATH'],
+      // Half of what a start costs otherwise, and the tests start hundreds.
+      ...(process.env['NODE_COMPILE_CACHE'] !== undefined && {
+        NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'],
+      }),
       NODE_ENV: 'test',
       DATABASE_URL: world.databaseUrl,
       REDIS_URL: world.redisUrl,
