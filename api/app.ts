@@ -88,7 +88,7 @@ function createHandler(deps: ApiDeps, route: Route): RequestHandler {
         );
       }
     }
-    // As it was sent, for those that keep that.
+    // As Express has it: what a client sent, which a schedule keeps, apart from what the schema makes of it.
     if (route.body !== undefined) req.body = await deps.readJson(req);
     await route.handle({
       deps,

@@ -2,10 +2,12 @@ import { z } from 'zod';
 import { configSchema, testSettings } from '#shared/config.ts';
 import { secretNames } from '#shared/secret-files.ts';
 
+const hidden = new Set<string>(testSettings);
+
 /** docs/configuration.md, from the schema that reads the environment. */
 export function generateConfigDocs(): Record<string, string> {
   const rows = Object.entries(configSchema.shape)
-    .filter(([name]) => !testSettings.some((setting) => setting === name))
+    .filter(([name]) => !hidden.has(name))
     .map(
       ([name, type]) =>
         `| \`${name}\` | ${describeDefault(name, type)} | ${(type.description ?? '').replaceAll('|', '\\|')} |`,

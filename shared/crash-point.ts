@@ -15,7 +15,7 @@ export const crashPoints = [
   'run.after-effect', // an effect of the task is done, its end is not recorded
   'run.after-output', // output bytes are stored, the result is not committed
   'run.before-commit', // all is ready for the final transaction
-  'run.after-commit', // the result is committed, BullMQ does not know
+  'run.after-commit', // the result is committed, nobody has been told
   'bulk.before-commit', // a page of a bulk action is done and not committed
   'bulk.after-commit', // it is committed, and nobody was told
   'each.before-commit', // jobs of some items of a step are made and not committed

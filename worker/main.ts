@@ -338,7 +338,7 @@ process.send?.({ ready: true });
 async function waitUntilIdle(deadlineMs: number, meanwhile?: () => void): Promise<void> {
   const until = performance.now() + deadlineMs;
   while (
-    (consumers.some((consumer) => consumer.busy() > 0) || runs.list().length > 0) &&
+    (consumers.some((consumer) => !consumer.isIdle()) || runs.list().length > 0) &&
     performance.now() < until
   ) {
     meanwhile?.();

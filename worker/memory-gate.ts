@@ -7,8 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '#shared/log.ts';
 
 export interface MemoryGate {
-  /** Resolves when there is memory for a job, or when `isGivenUp` says that nobody waits for it any more. */
-  enter(isGivenUp: () => boolean): Promise<void>;
+  /** Resolves to true when there is memory for a job, to false when `isGivenUp` says that nobody waits for it any more. */
+  enter(isGivenUp: () => boolean): Promise<boolean>;
 }
 
 const lookEveryMs = 250;
@@ -25,9 +25,9 @@ export function createMemoryGate(options: {
 }): MemoryGate {
   const { reserveBytes, availableBytes, isBusy, log } = options;
   let isShort = false;
-  let last: Promise<void> = Promise.resolve();
+  let last: Promise<unknown> = Promise.resolve();
 
-  async function waitForMemory(isGivenUp: () => boolean): Promise<void> {
+  async function waitForMemory(isGivenUp: () => boolean): Promise<boolean> {
     for (;;) {
       const available = availableBytes();
       if (available >= reserveBytes) break;
@@ -35,16 +35,18 @@ export function createMemoryGate(options: {
         log.warn({ available, reserve: reserveBytes }, 'memory is short: jobs wait until others have ended');
         isShort = true;
       }
-      if (!isBusy() || isGivenUp()) return;
+      if (!isBusy()) return true;
+      if (isGivenUp()) return false;
       await sleep(options.lookEveryMs ?? lookEveryMs);
     }
     if (isShort) log.info('memory is there again');
     isShort = false;
+    return true;
   }
 
   return {
     enter(isGivenUp) {
-      if (reserveBytes === 0) return Promise.resolve();
+      if (reserveBytes === 0) return Promise.resolve(true);
       const entered = last.then(() => waitForMemory(isGivenUp));
       // What this one takes has to show before the next one looks.
       last = entered.then(async () => {

@@ -3,8 +3,8 @@
  *
  *   claim → execute → interpret ┊ store outputs → settle → announce
  *
- * At the ┊ the handler has ended: the slot is free, and BullMQ is told so, while the rest waits for disks. The delivery has
- * no meaning any more since the claim was committed; should this worker die now, the reaper finds the active row.
+ * At the ┊ the handler has ended: the slot is free, while the rest waits for disks. The delivery has no meaning any more since the
+ * claim was committed, and BullMQ may forget it; should this worker die now, the reaper finds the active row.
  *
  * Nothing before `settle` changes what a client sees except progress and logs, and `settle` is one guarded
  * transaction. A worker may die between any two steps; the crash points name them for the fault tests.

@@ -13,10 +13,11 @@ export function createMessages(app: Express): ServerOptions {
 }
 
 function withPrototype<Base extends new (...args: never[]) => object>(base: Base, prototype: object): Base {
-  function Message(...args: Parameters<typeof Reflect.construct>[1][]): unknown {
+  function Message(...args: unknown[]): unknown {
     return Reflect.construct(base, args, Message);
   }
   Message.prototype = prototype;
+  // Called with `new`, and what it gives is made by the base: to http it is one.
   return Message as unknown as Base;
 }
 

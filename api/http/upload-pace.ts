@@ -12,8 +12,8 @@ export interface PaceLimits {
 
 /** Little: what waits unread is not in the cache of the processor any more when it is hashed. */
 const bufferBytes = 64 * 1024;
-const checkMs = 1_000;
-const windowMs = 60_000;
+export const checkMs = 1_000;
+export const windowMs = 60_000;
 
 /**
  * The body of a request as a stream of its own that fails, instead of waiting for ever, when the client goes away
@@ -53,12 +53,10 @@ export function paceBody(
     silentMs += elapsedMs;
     window.waitedMs += elapsedMs;
     if (silentMs >= idleMs) {
-      body.destroy(tooSlow(`Nothing came for ${idleMs} ms (WINDLASS_UPLOAD_IDLE_MS).`));
+      body.destroy(tooSilent(idleMs));
     } else if (window.waitedMs >= windowMs) {
       if (window.bytes / (window.waitedMs / 1_000) < rateMin) {
-        body.destroy(
-          tooSlow(`Less than ${rateMin} bytes per second came in a minute (WINDLASS_UPLOAD_RATE_MIN).`),
-        );
+        body.destroy(tooSlow(rateMin));
       }
       window = { bytes: 0, waitedMs: 0 };
     }
@@ -81,6 +79,13 @@ export function paceBody(
   return req.pipe(body);
 }
 
-function tooSlow(message: string): AppError {
-  return new AppError('request-timeout', message);
+export function tooSilent(idleMs: number): AppError {
+  return new AppError('request-timeout', `Nothing came for ${idleMs} ms (WINDLASS_UPLOAD_IDLE_MS).`);
+}
+
+export function tooSlow(rateMin: number): AppError {
+  return new AppError(
+    'request-timeout',
+    `Less than ${rateMin} bytes per second came in a minute (WINDLASS_UPLOAD_RATE_MIN).`,
+  );
 }

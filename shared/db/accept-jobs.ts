@@ -85,7 +85,7 @@ export type Acceptance =
 
 export type AcceptJobs = GroupCommit<NewJob, Acceptance>;
 
-/** While Postgres commits one group, the api answers the last one and gathers the next. */
+/** While Postgres commits two groups, the api answers the last one and gathers the next. */
 export const acceptFlightsMax = 3;
 
 export function createAcceptJobs(db: Db): AcceptJobs {

@@ -29,8 +29,8 @@ export interface QueueDelivery extends Delivery {
 
 export interface FeedResult {
   readonly deliveries: readonly QueueDelivery[];
-  /** Jobs that a worker takes in a second, by queue. */
-  readonly drains: ReadonlyMap<string, number>;
+  /** By queue: jobs that a worker took in the last second, on average of those that serve it. */
+  readonly takenPerSecond: ReadonlyMap<string, number>;
   /** More rows wait and the window has room, or more became due than one tick moves: feed again at once. */
   readonly hasMore: boolean;
   /** Rows wait that did not fit into the window: feed again when it has drained a little. */
@@ -44,7 +44,13 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
   return inTransaction(db, async (client) => {
     const locked = await lockQueues(client, queues);
     if (locked.length === 0)
-      return { deliveries: [], drains: new Map(), hasMore: false, isBacklogged: false, nextDueMs: undefined };
+      return {
+        deliveries: [],
+        takenPerSecond: new Map(),
+        hasMore: false,
+        isBacklogged: false,
+        nextDueMs: undefined,
+      };
     const dueCount = await moveDue(client, locked);
     const states = await readQueues(client, locked);
     const deliveries: QueueDelivery[] = [];
@@ -62,7 +68,7 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
     }
     return {
       deliveries,
-      drains: new Map(states.map((state) => [state.name, state.drain])),
+      takenPerSecond: new Map(states.map((state) => [state.name, state.taken_per_second])),
       hasMore,
       isBacklogged,
       nextDueMs: dueTimes.length === 0 ? undefined : Math.max(0, Math.min(...dueTimes)),
@@ -160,8 +166,7 @@ async function moveDue(client: Queryable, queues: readonly string[]): Promise<nu
 interface QueueRow {
   name: string;
   is_paused: boolean;
-  /** Jobs that a worker took in the last second, on average of those that serve the queue. */
-  drain: number;
+  taken_per_second: number;
   room: number;
   /** Jobs that could be picked, if their keys have room. */
   has_waiting: boolean;
@@ -204,7 +209,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
     text: `
       WITH size AS (
         SELECT q.name, least(${windowMax}, greatest(1, live.slots, live.drain))::integer AS window_size,
-          coalesce(live.drain / nullif(live.count, 0), 0)::integer AS drain
+          coalesce(live.drain / nullif(live.count, 0), 0)::integer AS taken_per_second
         FROM queues q CROSS JOIN LATERAL (
           SELECT sum((w.slots->>q.name)::integer) AS slots, sum((w.drain->>q.name)::integer) AS drain, count(w.slots->>q.name) AS count
           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now() AND w.quiet_at IS NULL) AS live
@@ -213,7 +218,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
         UPDATE queues q SET window_size = size.window_size FROM size
         WHERE q.name = size.name AND q.window_size <> size.window_size
       )
-      SELECT q.name, q.is_paused, size.drain,
+      SELECT q.name, q.is_paused, size.taken_per_second,
         (size.window_size - (SELECT count(*) FROM jobs d
            WHERE d.queue = q.name AND d.state = 'queued' AND d.dispatched_at IS NOT NULL))::integer AS room,
         ${hasWaitingSql} AS has_waiting,

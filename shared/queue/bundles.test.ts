@@ -34,6 +34,7 @@ test.each([
   ['a path', 'j_../../etc_1', {}],
   ['a fence that is none', 'j_019abc00-0000-7000-8000-000000000000_x', {}],
   ['a bundle without data', 'b_1', {}],
+  ['an empty bundle', 'b_1', []],
   ['a bundle of text', 'b_1', id],
   ['a bundle with something else in it', 'b_1', [id, { toString: 'j' }]],
   ['a bundle in a bundle', 'b_1', [[id]]],

@@ -44,7 +44,7 @@ export function packEntries(deliveries: readonly Delivery[], size: number): Entr
 /** Undefined for anything that is not one of our entries: Redis is not trusted. */
 export function unpackEntry(id: string | undefined, data: unknown): Delivery[] | undefined {
   const ids: unknown = id?.startsWith('b_') === true ? data : [id];
-  if (!Array.isArray(ids) || ids.length > bundleMax) return undefined;
+  if (!Array.isArray(ids) || ids.length === 0 || ids.length > bundleMax) return undefined;
   const deliveries = ids.map(parseDeliveryId).filter((delivery) => delivery !== undefined);
   return deliveries.length === ids.length ? deliveries : undefined;
 }

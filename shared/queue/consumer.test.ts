@@ -19,6 +19,7 @@ function createRuns() {
   return {
     begun,
     most: () => most,
+    running: () => running.size,
     isRunning: (jobId: string) => running.has(jobId),
     end: (jobId: string) => running.get(jobId)?.(),
     endAll: () => running.forEach((end) => end()),
@@ -42,7 +43,12 @@ async function setup() {
     deliveries.close();
     await world.dispose();
   });
-  const start = (slots: number, runs: ReturnType<typeof createRuns>, own: Partial<Deliveries> = {}) => {
+  const start = (
+    slots: number,
+    runs: ReturnType<typeof createRuns>,
+    own: Partial<Deliveries> = {},
+    admit?: (isGivenUp: () => boolean) => Promise<boolean>,
+  ) => {
     const consumer = createConsumer({
       queue: 'q',
       slots,
@@ -50,6 +56,7 @@ async function setup() {
       connect: () => new Redis(world.redisUrl, { maxRetriesPerRequest: null }),
       deliveries: { ...deliveries, ...own },
       work: runs.work,
+      ...(admit !== undefined && { admit }),
       onStuck: () => {
         throw new Error('stuck');
       },
@@ -68,8 +75,13 @@ async function setup() {
     return jobs.map((job) => job.jobId);
   };
   const listed = () => redis.llen(`${world.redisPrefix}:q:wait`);
+  /** How often BullMQ has handed out an entry. */
+  const fetched = async () =>
+    (await redis.xrange(`${world.redisPrefix}:q:events`, '-', '+')).filter(
+      ([, pairs]) => pairs[1] === 'active',
+    ).length;
   const taken = () => redis.llen(`${world.redisPrefix}:q:active`);
-  return { redis, world, deliveries, start, add, listed, taken };
+  return { redis, world, deliveries, start, add, listed, taken, fetched };
 }
 
 test.for([
@@ -83,6 +95,7 @@ test.for([
     const runs = createRuns();
     const consumer = start(5, runs);
     const jobs = await add(count, size);
+    await waitFor(() => (runs.running() === 5 ? true : undefined), { what: 'all slots to be taken' });
     await waitFor(
       () => {
         runs.endAll();
@@ -103,20 +116,18 @@ test.for([
 );
 
 test('a worker whose slots are taken takes nothing: what waits is there for others', async () => {
-  const { start, add, listed, taken } = await setup();
+  const { start, add, listed, fetched } = await setup();
   const [mine, others] = [createRuns(), createRuns()];
   const consumer = start(2, mine);
   await add(2);
   await waitFor(() => (mine.begun.length === 2 ? true : undefined), { what: 'two runs' });
   await add(3);
-  await soon();
-  expect([await listed(), mine.begun.length]).toEqual([3, 2]);
-  // Claimed, so BullMQ has nothing to keep; the two wait with their fetches for a slot.
-  expect(await taken()).toBeLessThanOrEqual(2);
   mine.end(mine.begun[0] ?? '');
   await waitFor(() => (mine.begun.length === 3 ? true : undefined), { what: 'the third run' });
   await soon();
   expect([await listed(), consumer.busy()]).toEqual([2, 2]);
+  // Each was fetched once: none went back for want of a slot.
+  expect(await fetched()).toBe(3);
   start(2, others);
   await waitFor(() => (others.begun.length === 2 ? true : undefined), { what: 'another worker' });
 });
@@ -150,19 +161,48 @@ test('what of a bundle finds no slot for a while goes back, and runs where there
 test('what goes back is not lost when Redis refuses it at first: until then the bundle is held', async () => {
   const { start, add, deliveries, taken } = await setup();
   const [slow, others] = [createRuns(), createRuns()];
-  let refused = 0;
-  start(1, slow, {
-    add: (some) => {
-      refused += 1;
-      return refused > 2 ? deliveries.add(some) : Promise.reject(new Error('READONLY'));
+  let tries = 0;
+  let isReadOnly = true;
+  const consumer = start(1, slow, {
+    giveBack(some) {
+      tries += 1;
+      return isReadOnly ? Promise.reject(new Error('READONLY')) : deliveries.giveBack(some);
     },
   });
   await add(3, 3);
-  await waitFor(() => (refused === 1 ? true : undefined), { what: 'the first try' });
-  expect(await taken()).toBe(1);
+  await waitFor(() => (tries === 1 ? true : undefined), { what: 'the first try' });
+  slow.endAll();
+  await waitFor(() => (consumer.busy() === 0 && tries === 2 ? true : undefined), { what: 'the second try' });
+  // A slot is free, and the bundle is held all the same.
+  expect([await taken(), consumer.isIdle()]).toEqual([1, false]);
+  isReadOnly = false;
   start(2, others);
-  await waitFor(() => (others.begun.length === 2 ? true : undefined), { what: 'the rest to run elsewhere' });
-  expect(refused).toBe(3);
+  await waitFor(() => (slow.begun.length + others.begun.length === 3 ? true : undefined), {
+    what: 'the rest to run',
+  });
+});
+
+test('a delivery whose claim fails is missing at once, whatever else of its bundle runs', async () => {
+  const { start, add, deliveries } = await setup();
+  const runs = createRuns();
+  let failing = '';
+  start(3, {
+    ...runs,
+    work: (delivery, onClaimed) =>
+      delivery.jobId === failing
+        ? Promise.reject(new Error('the connection ended'))
+        : runs.work(delivery, onClaimed),
+  });
+  const jobs = Array.from({ length: 3 }, () => ({ jobId: uuidv7(), fence: 0, queue: 'q' }));
+  failing = jobs[1]?.jobId ?? '';
+  await deliveries.add(jobs, new Map([['q', 3]]));
+  await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'the others to run' });
+  const missing = async () => (await deliveries.listMissing(jobs)).map((job) => job.jobId);
+  await waitFor(async () => ((await missing()).includes(failing) ? true : undefined), {
+    what: 'it to be missing',
+  });
+  expect(await add(1)).toHaveLength(1);
+  await waitFor(() => (runs.running() === 3 ? true : undefined), { what: 'the next one in its slot' });
 });
 
 test('a pause gives back what has not begun, and a resumed worker takes jobs again', async () => {
@@ -175,9 +215,9 @@ test('a pause gives back what has not begun, and a resumed worker takes jobs aga
   await waitFor(async () => ((await taken()) === 0 ? true : undefined), {
     what: 'the bundle to be given back',
   });
+  expect([await listed(), runs.begun.length]).toEqual([4, 2]);
   runs.endAll();
-  await soon();
-  expect([await listed(), runs.begun.length, consumer.busy()]).toEqual([4, 2, 0]);
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'the end of both' });
   await consumer.resume();
   await waitFor(
     () => {
@@ -198,20 +238,68 @@ test('deliveries of a queue that its worker does not take any more are taken aft
   await redis.rpush(`${world.redisPrefix}:q:wait`, `j_${uuidv7()}_0`);
   expect(await consumer.watch()).toBe(false);
   expect(await consumer.watch(performance.now() + 20_000)).toBe(true);
-  const more = await add(2);
-  await waitFor(() => (more.every((job) => runs.isRunning(job)) ? true : undefined), { what: 'both to run' });
-  expect(consumer.busy()).toBeLessThanOrEqual(4);
+  await add(8);
+  await waitFor(() => (runs.running() === 4 ? true : undefined), { what: 'all slots to be taken' });
+  runs.endAll();
+  await waitFor(() => (runs.running() === 4 ? true : undefined), { what: 'all slots to be taken again' });
+  expect([consumer.busy(), runs.most()]).toEqual([4, 4]);
 });
 
-test('a delivery that is not ours is dropped', async () => {
+test('what goes back is the first to be taken again, in its order', async () => {
+  const { start, add } = await setup();
+  const [slow, others] = [createRuns(), createRuns()];
+  start(1, slow);
+  const first = await add(4, 4);
+  await waitFor(() => (slow.begun.length === 1 ? true : undefined), { what: 'a run' });
+  const later = await add(2);
+  await soon(500);
+  start(1, others);
+  await waitFor(
+    () => {
+      others.endAll();
+      return others.begun.length === 5 ? true : undefined;
+    },
+    { what: 'the rest to run elsewhere' },
+  );
+  expect(others.begun).toEqual([...first.slice(1), ...later]);
+});
+
+test('what is not let in for a while, or cannot be asked for, goes back and takes no slot', async () => {
+  const { start, add, fetched } = await setup();
+  const runs = createRuns();
+  let answer: 'short' | 'broken' | 'fine' = 'short';
+  const consumer = start(2, runs, {}, async (isGivenUp) => {
+    if (answer === 'broken') throw new Error('No such file: /proc/meminfo');
+    while (answer === 'short' && !isGivenUp()) await soon(10);
+    return answer === 'fine';
+  });
+  const jobs = await add(6, 3);
+  await waitFor(async () => ((await fetched()) > 4 ? true : undefined), { what: 'bundles to come back' });
+  answer = 'broken';
+  await waitFor(() => (consumer.busy() === 0 ? true : undefined), { what: 'the slots to be free' });
+  answer = 'fine';
+  expect(runs.begun).toEqual([]);
+  await add(2);
+  await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two runs' });
+  expect(jobs).toHaveLength(6);
+});
+
+test('what is not ours is dropped, and nothing is kept of it', async () => {
   const { start, add, redis, world } = await setup();
   const runs = createRuns();
   const key = `${world.redisPrefix}:q:`;
-  await redis.hset(`${key}b_x`, { name: 'd', data: '["j_1_1"]', opts: '{"removeOnComplete":true}' });
-  await redis.lpush(`${key}wait`, 'b_x');
+  await redis.hset(`${key}b_x`, { name: 'd', data: '["j_1_1"]' });
+  await redis.hset(`${key}b_empty`, { name: 'd', data: '[]', opts: '{}' });
+  await redis.lpush(`${key}wait`, 'b_x', 'b_empty', 'b_gone');
   start(1, runs);
   const [job = ''] = await add(1);
   await waitFor(() => (runs.isRunning(job) ? true : undefined), { what: 'the run of ours' });
   expect(runs.begun).toEqual([job]);
-  expect(await redis.exists(`${key}b_x`)).toBe(0);
+  await waitFor(
+    async () => ((await redis.exists(`${key}b_x`, `${key}b_empty`, `${key}b_gone`)) === 0 ? true : undefined),
+    {
+      what: 'the others to be gone',
+    },
+  );
+  expect(await redis.exists(`${key}completed`, `${key}failed`)).toBe(0);
 });

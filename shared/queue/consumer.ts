@@ -1,7 +1,8 @@
 /**
  * Takes deliveries of one queue from BullMQ. The lock that BullMQ holds meanwhile is no protection (the fence is);
- * it only decides how soon a delivery whose worker died before claiming is offered again. So a BullMQ job ends as soon as its
- * deliveries are claimed, and there is a slot for what BullMQ fetches next.
+ * it only decides how soon a delivery whose worker died before claiming is offered again. So a BullMQ job could end as soon as its
+ * deliveries are claimed. But BullMQ fetches the next one in the call that ends this one: it stays open until we want another, which is
+ * when there is a slot for it. What is fetched without one would wait here while another worker is idle.
  *
  * The watchdog: a worker can stop taking jobs without an error (half-open connections, bugs of reconnecting). If Redis
  * holds deliveries, we have a free slot and took nothing for 10 s, the BullMQ worker is rebuilt on new
@@ -18,8 +19,10 @@ import { createSlotGate } from './slot-gate.ts';
 
 export interface Consumer {
   readonly queue: string;
-  /** Deliveries being worked on. */
+  /** Slots that are taken: deliveries being worked on, or waiting for `admit`. */
   busy(): number;
+  /** Nothing is being worked on, or given back. */
+  isIdle(): boolean;
   /** Takes no further deliveries; one that arrives all the same goes back to Redis, for another worker. */
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -33,7 +36,7 @@ const stalledIntervalMs = 3_000;
 const stuckAfterMs = 10_000;
 /** BullMQ jobs that are on their way at once: enough to share the claims of many, few enough to leave some for others. */
 const fetchesMax = 16;
-/** Of a bundle, what has no slot in this time goes back. */
+/** What cannot begin in this time goes back to Redis. */
 const holdMs = 250;
 const giveBackRetryMs = 500;
 
@@ -42,9 +45,9 @@ export function createConsumer(options: {
   slots: number;
   prefix: string;
   connect: () => Redis;
-  deliveries: Pick<Deliveries, 'add' | 'countWaiting'>;
-  /** Resolves when there is room for one more, or when it need not wait any longer because the consumer is paused. */
-  admit?: (isPaused: () => boolean) => Promise<void>;
+  deliveries: Pick<Deliveries, 'giveBack' | 'countWaiting'>;
+  /** Resolves to true when there is room for one more, to false when it has been given up. */
+  admit?: (isGivenUp: () => boolean) => Promise<boolean>;
   /** Resolves when the slot is free again. `onClaimed` is called when the delivery has no meaning any more. */
   work: (delivery: Delivery, onClaimed: () => void) => Promise<void>;
   onStuck: () => void;
@@ -53,12 +56,11 @@ export function createConsumer(options: {
   const { queue, slots, prefix, deliveries, work, log } = options;
   const fetches = Math.min(slots, fetchesMax);
   const gate = createSlotGate(slots, fetches);
-  /** Entries whose deliveries are not all claimed. */
+  /** Entries whose deliveries are not all claimed or given back. */
   let handling = 0;
   let lastTakenMs = performance.now();
   let rebuilds = 0;
   let isPaused = false;
-  let isClosed = false;
   let current = build();
 
   function build() {
@@ -70,11 +72,15 @@ export function createConsumer(options: {
         rebuilds = 0;
         handling += 1;
         if (worker === current.worker) gate.release();
+        let isOver = false;
         try {
-          await handle(job, token);
+          isOver = await handle(job, token);
+        } catch (err) {
+          isOver = err instanceof WaitingError;
+          throw err;
         } finally {
           handling -= 1;
-          if (worker === current.worker) await keepSlot();
+          if (worker === current.worker) await keepSlot(isOver);
         }
       },
       {
@@ -87,6 +93,9 @@ export function createConsumer(options: {
         maxStalledCount: 1_000_000,
         drainDelay: 5,
         skipVersionCheck: true,
+        // Our entries say so themselves; what stands in the list without one, or is not ours, does not.
+        removeOnComplete: { count: 0 },
+        removeOnFail: { count: 0 },
       },
     );
     // "Missing lock" and the like are expected after a stall: the claim or the fence has settled it already.
@@ -95,22 +104,27 @@ export function createConsumer(options: {
     return { worker, connection };
   }
 
-  /** For what BullMQ fetches next. While paused it fetches nothing. */
-  async function keepSlot(): Promise<void> {
-    const kept = gate.keep();
-    if (isPaused) gate.giveUp();
-    await kept;
+  /**
+   * For what BullMQ fetches next. Not waited for while paused, when it fetches nothing, and when a claim failed: repair takes what is in
+   * an open entry for delivered, so this one has to go, whether there is a slot for the next one or not.
+   */
+  async function keepSlot(isOver: boolean): Promise<void> {
+    if (isPaused || !isOver) gate.keepAnyway();
+    else await gate.keep();
   }
 
-  /** @throws WaitingError when all of the entry goes back, for BullMQ to leave it alone. */
-  async function handle(job: Job, token: string | undefined): Promise<void> {
+  /**
+   * @returns false when something of the entry was neither claimed nor given back.
+   * @throws WaitingError when all of it goes back, for BullMQ to leave it alone.
+   */
+  async function handle(job: Job, token: string | undefined): Promise<boolean> {
     const taken = unpackEntry(job.id, job.data);
     if (taken === undefined) {
       log.warn({ queue, id: job.id }, 'a delivery that is not ours was dropped');
-      return;
+      return true;
     }
     const untilMs = performance.now() + holdMs;
-    const claims: Promise<void>[] = [];
+    const claims: Promise<boolean>[] = [];
     for (const delivery of taken) {
       if (!(await enter(untilMs))) break;
       claims.push(begin(delivery));
@@ -119,37 +133,47 @@ export function createConsumer(options: {
       await job.moveToWait(token);
       throw new WaitingError();
     }
-    await Promise.all([...claims, giveBack(taken.slice(claims.length))]);
+    await giveBack(taken.slice(claims.length));
+    return (await Promise.all(claims)).every(Boolean);
   }
 
-  /** @returns false when there is no slot in time, or none any more. */
+  /** @returns false when it cannot begin in time, or must not any more. */
   async function enter(untilMs: number): Promise<boolean> {
     if (isPaused || !(await gate.enter(Math.max(0, untilMs - performance.now())))) return false;
-    await options.admit?.(() => isPaused);
-    // BullMQ had asked for it before the pause.
-    if (isPaused) gate.leave();
-    return !isPaused;
+    let isIn = false;
+    try {
+      const isAdmitted = (await options.admit?.(() => isPaused || performance.now() > untilMs)) ?? true;
+      // BullMQ had asked for it before the pause.
+      isIn = isAdmitted && !isPaused;
+      return isIn;
+    } finally {
+      if (!isIn) gate.leave();
+    }
   }
 
-  /** Resolves when it is claimed, or was dropped: then repair finds that it is missing. */
-  function begin(delivery: Delivery): Promise<void> {
+  /** @returns true when its claim is decided; false when that failed, which leaves the delivery to repair. */
+  function begin(delivery: Delivery): Promise<boolean> {
     return new Promise((resolve) => {
-      void work(delivery, resolve)
+      void work(delivery, () => resolve(true))
         .catch((err: unknown) => log.debug({ queue, err }, 'delivery failed'))
         .then(() => {
           gate.leave();
-          resolve();
+          resolve(false);
         });
     });
   }
 
-  /** While a bundle is in our hands repair takes all of it for delivered: so this does not end before they are in Redis. */
+  /**
+   * While a bundle is in our hands repair takes all of it for delivered: so this does not end before they are in Redis. Whoever stops
+   * does not wait for a Redis that is away: then the bundle goes, and repair finds that they are missing.
+   */
   async function giveBack(rest: readonly Delivery[]): Promise<void> {
-    while (rest.length > 0 && !isClosed) {
+    while (rest.length > 0) {
       try {
-        await deliveries.add(rest.map((delivery) => ({ ...delivery, queue })));
+        await deliveries.giveBack(rest.map((delivery) => ({ ...delivery, queue })));
         return;
       } catch (err) {
+        if (isPaused) throw err;
         log.debug({ queue, count: rest.length, err }, 'deliveries are given back a little later');
         await sleep(giveBackRetryMs);
       }
@@ -164,6 +188,7 @@ export function createConsumer(options: {
   return {
     queue,
     busy: gate.busy,
+    isIdle: () => gate.busy() === 0 && handling === 0,
     async pause() {
       isPaused = true;
       gate.giveUp();
@@ -196,7 +221,6 @@ export function createConsumer(options: {
       return true;
     },
     async close() {
-      isClosed = true;
       isPaused = true;
       await discard(current);
     },

@@ -149,14 +149,15 @@ test.for(['the bundle', 'the list'])(
   },
 );
 
-test.for(['', '{', '17', '"j_1_1"', '[[1]]', '{"a":1}'])(
+test.for(['', '{', '17', '"j_1_1"', '[[1]]', '[nan]', '{"a":1}'])(
   'a bundle that somebody has filled with %j hinders nobody',
   async (data) => {
     const { world, redis, deliveries } = await setup();
     const jobs = [1, 2].map((fence) => ({ jobId: uuidv7(), fence, queue: 'q' }));
     await deliveries.add(jobs.slice(0, 1));
     await redis.hset(`${world.redisPrefix}:q:b_x`, { data });
-    await redis.rpush(`${world.redisPrefix}:q:wait`, 'b_x', 'b_gone');
+    await redis.set(`${world.redisPrefix}:q:b_text`, 'x');
+    await redis.rpush(`${world.redisPrefix}:q:wait`, 'b_x', 'b_gone', 'b_text');
     expect(await deliveries.listMissing(jobs)).toEqual(jobs.slice(1));
   },
 );

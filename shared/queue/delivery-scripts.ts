@@ -16,18 +16,20 @@
 import { noData } from './bundles.ts';
 
 /**
- * A bundle that stands in no list (Redis evicts keys, and the list was one of them) is nobody's: only the list knew its id. One that
- * expired in its list is dropped by whoever takes it, and its deliveries were missing and added again before.
+ * A bundle that stands in no list (Redis evicts keys, and the list was one of them) is nobody's: only the list knew its id. Of one that
+ * expired in its list the deliveries are missing, and are added again; whoever takes its id drops it.
  */
 const bundleExpiryMs = 24 * 3_600_000;
 
 /**
- * Adds those that are not there. Oldest first, so that the first of `ids` is taken first.
- * KEYS: wait, meta, marker. ARGV: what the keys of entries begin with, time in ms, options as JSON, and of each entry the id and data.
+ * Adds those that are not there, in their order. What is taken next stands at the right: LPUSH lines them up behind all that wait,
+ * RPUSH, with the first one last, before them.
+ * KEYS: wait, meta, marker. ARGV: what the keys of entries begin with, time in ms, options as JSON, LPUSH or RPUSH, and of each
+ * entry the id and data.
  */
 export const addScript = `
 local added = {}
-for index = 4, #ARGV, 2 do
+for index = 5, #ARGV, 2 do
   local entry, data = ARGV[1] .. ARGV[index], ARGV[index + 1]
   if redis.call('EXISTS', entry) == 0 then
     redis.call('HSET', entry, 'name', 'd', 'data', data, 'opts', ARGV[3], 'timestamp', ARGV[2], 'delay', 0, 'priority', 0)
@@ -37,7 +39,7 @@ for index = 4, #ARGV, 2 do
 end
 if #added == 0 then return 0 end
 redis.call('HSETNX', KEYS[2], 'opts.maxLenEvents', 100)
-redis.call('LPUSH', KEYS[1], unpack(added))
+redis.call(ARGV[4], KEYS[1], unpack(added))
 redis.call('ZADD', KEYS[3], 0, '0')
 return #added`;
 
@@ -55,10 +57,12 @@ local listed, bundled = {}, {}
 for _, list in ipairs(KEYS) do
   for _, id in ipairs(redis.call('LRANGE', list, 0, -1)) do
     listed[id] = true
-    local data = string.sub(id, 1, 2) == 'b_' and redis.call('HGET', ARGV[1] .. id, 'data')
-    local isBundle, ids = pcall(cjson.decode, data or '')
-    if isBundle and type(ids) == 'table' then
-      for _, each in ipairs(ids) do bundled[each] = true end
+    if string.sub(id, 1, 2) == 'b_' then
+      local data = redis.pcall('HGET', ARGV[1] .. id, 'data')
+      local isJson, ids = pcall(cjson.decode, type(data) == 'string' and data or '')
+      for _, each in ipairs(isJson and type(ids) == 'table' and ids or {}) do
+        if type(each) == 'string' then bundled[each] = true end
+      end
     end
   end
 end

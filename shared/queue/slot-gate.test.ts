@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
 import { createSlotGate } from './slot-gate.ts';
 
-const soon = () => new Promise((resolve) => setTimeout(resolve, 20));
+/** All promises have gone on by then. */
+const soon = () => new Promise((resolve) => setImmediate(resolve));
 
 /** Whether it has resolved by now. */
 function watch(promise: Promise<unknown>): { isOver: () => boolean } {

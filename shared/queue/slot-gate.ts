@@ -1,6 +1,8 @@
 /**
  * Slots: jobs of one queue that a worker may run at once. Besides those that are taken some are kept, one for each fetch that may
- * bring a delivery at any moment: what is fetched should find a slot, or it would wait here while another worker has one.
+ * bring a delivery at any moment: what is fetched should find a slot, or it would wait here while another worker has one. Kept is not
+ * reserved: the further deliveries of a bundle take any slot, since a fetch may bring nothing. Always: kept = fetches that BullMQ may
+ * make - entries that we have not given back to it.
  */
 export interface SlotGate {
   /** Slots that are taken. */
@@ -11,6 +13,8 @@ export interface SlotGate {
   leave(): void;
   /** Resolves when a slot is neither taken nor kept, and keeps it. */
   keep(): Promise<void>;
+  /** Keeps one although there may be none: a fetch that does not wait. */
+  keepAnyway(): void;
   /** One is kept no longer. Whoever calls this enters, or keeps another: only then is it known whether there is room. */
   release(): void;
   /** So many, whatever was kept before. */
@@ -62,6 +66,9 @@ export function createSlotGate(size: number, kept: number): SlotGate {
         keeping.push(resolve);
         wakeKeeping();
       });
+    },
+    keepAnyway() {
+      kept += 1;
     },
     release() {
       kept -= 1;

@@ -15,8 +15,7 @@ const batchMs = 5_000;
  * Writes all of `source` to the file and hashes it on the way. One batch is written by the thread pool while the
  * next one is received and hashed on this thread. Memory: at most three batches.
  *
- * Measured for uploads of 1 GiB, on two cores, with the fsync after it: 0.93 of the rate of
- * `pipeline(source, hashing Transform, createWriteStream())` in a process that does nothing else (bench/measures/upload.ts).
+ * Not createWriteStream(), which writes each chunk by itself: a megabyte at a time leaves the thread pool to others.
  * @throws AppError `content-too-large`; the signal's reason; whatever the source or the disk fails with. `source`
  *   is destroyed then; no write is under way.
  */
@@ -35,6 +34,9 @@ export async function writeStream(
 
   async function flush(): Promise<void> {
     await writing;
+    // Given up meanwhile: whoever waits for the last write must not find another one under way.
+    if (sink.destroyed) return;
+    // Named here: to `put` an error with which the pipeline closes the source is one of the source.
     writing = writeBatch(handle, batch, batchSize).catch((err: unknown) => {
       throw storageError(err);
     });
@@ -96,7 +98,7 @@ export function tooLarge(sizeBytesMax: number): AppError {
 }
 
 function callBack(work: Promise<void>, done: (err?: Error) => void): void {
-  // What a promise is rejected with here is an error of the disk.
+  // What a promise is rejected with here is an error of the disk. In the next tick: what `done` throws is no rejection.
   work.then(
     () => process.nextTick(done),
     (err: Error) => process.nextTick(done, err),

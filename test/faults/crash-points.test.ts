@@ -120,6 +120,9 @@ test.concurrent.each(['run.before-claim', 'run.after-claim', 'run.after-commit']
       for (let n = 0; n < 40; n += 1) await system.submit('test.noop', { n }, { delayMs: 1 });
       const dying = system.startUnreadyWorker({ CRASH_AT: point, WINDLASS_QUEUES: 'noop:3' });
       expect(await dying.exited).toBeNull();
+      const redis = new Redis(system.world.redisUrl);
+      expect(await redis.keys(`${system.world.redisPrefix}:noop:b_*`)).not.toEqual([]);
+      redis.disconnect();
       await Promise.all([1, 2].map(() => system.startWorker()));
       for (const job of await system.finished())
         expect([job.state, job.attempts.at(-1)?.outcome]).toEqual(['succeeded', 'succeeded']);

@@ -28,7 +28,11 @@ function ofType<Type extends HistoryEntry['type']>(
 /** I1, I4, I5: each answer to a request has its job, and no request has a job too many. */
 function checkRequests(entries: readonly HistoryEntry[], jobs: readonly FinalJob[]): string[] {
   const problems: string[] = [];
-  const made = Map.groupBy(jobs, (job) => requestOf(job.tags));
+  // The items of a step have its tags; what there may be of them the record says (check-limits.ts).
+  const made = Map.groupBy(
+    jobs.filter((job) => job.item === null),
+    (job) => requestOf(job.tags),
+  );
   const accepted = Map.groupBy(ofType(entries, 'accepted'), (entry) => entry.request);
   const refused = new Set(ofType(entries, 'refused').map((entry) => entry.request));
   const duplicates = new Set(ofType(entries, 'duplicate').map((entry) => entry.request));

@@ -57,6 +57,23 @@ const rowChecks: readonly { name: string; sql: string }[] = [
         SELECT FROM job_dependencies d JOIN jobs p ON p.id = d.parent_id WHERE d.child_id = j.id AND p.state <> 'succeeded')`,
   },
   {
+    name: 'I17: a step succeeded, and not each of its items did',
+    sql: `SELECT s.id, r.total, n.succeeded FROM jobs s JOIN each_runs r ON r.job_id = s.id
+      CROSS JOIN LATERAL (SELECT count(*) AS succeeded FROM each_items i JOIN jobs j ON j.id = i.job_id
+        WHERE i.each_id = s.id AND j.state = 'succeeded') AS n
+      WHERE s.state = 'succeeded' AND n.succeeded IS DISTINCT FROM r.total`,
+  },
+  {
+    name: 'I17: a step failed for one of its items, and all of them succeeded',
+    sql: `SELECT s.id FROM jobs s WHERE s.error->>'code' = 'item-failed' AND NOT EXISTS (
+        SELECT FROM each_items i JOIN jobs j ON j.id = i.job_id WHERE i.each_id = s.id AND j.state <> 'succeeded')`,
+  },
+  {
+    name: 'I17: a job was made for an item that has another one, or for none',
+    sql: `SELECT j.id, j.each_id FROM jobs j WHERE j.each_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM each_items i WHERE i.job_id = j.id AND i.each_id = j.each_id)`,
+  },
+  {
     name: 'I17: what waits for a batch began before the batch had ended',
     sql: `SELECT b.on_complete_job_id AS id, j.id AS job FROM batches b JOIN jobs j ON j.batch_id = b.id AND j.id <> b.on_complete_job_id
       WHERE ${startedSql('b.on_complete_job_id')} < ${endedSql('j.id')}`,

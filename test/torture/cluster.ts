@@ -88,7 +88,7 @@ export async function startCluster(options: {
     };
     const env = (name: string) => ({
       WINDLASS_LEASE_MS: String(leaseMs),
-      WINDLASS_QUEUES: `noop:10,host:${taskHosts},effect:8,email:5,limited:5`,
+      WINDLASS_QUEUES: `noop:10,host:${taskHosts},effect:8,email:5,limited:5,workflow:2`,
       SMTP_URL: receivers.smtpUrl,
       LOG_LEVEL: 'info',
       WINDLASS_TEST_CLOCK: clockFile(dir, name),

@@ -1,4 +1,5 @@
 /** The kinds of what clients send as a whole: jobs that wait for each other, and batches. */
+import { isDeepStrictEqual } from 'node:util';
 import type { FinalJob, JobKind } from './job-kinds.ts';
 import { failedWith, succeededWith } from './judge.ts';
 import type { Random } from './random.ts';
@@ -11,6 +12,8 @@ export interface Part {
   readonly input: unknown;
   /** Names of parts before it that have to succeed. */
   readonly after?: readonly string[];
+  /** A job for each of these. */
+  readonly forEach?: readonly unknown[];
 }
 
 /**
@@ -23,13 +26,31 @@ export interface Group {
 }
 
 /** How each part has to end: with this number, with this code, or because something before it failed. */
-type Ends = Readonly<Record<string, { n: number } | { code: string } | { batchOf: number } | 'cancelled'>>;
+type Ends = Readonly<
+  Record<
+    string,
+    { n: number } | { code: string } | { batchOf: number } | { items: readonly number[] } | 'cancelled'
+  >
+>;
 
 const hasNumber = succeededWith((job, end) => job.result.n === end.n);
 const knowsBatch = succeededWith(({ result: { batch } }, end) => {
   const { total, succeeded, failed, cancelled } = batch;
   return total === end.batchOf && succeeded + failed + cancelled === total;
 });
+
+const hasResults = succeededWith((job, end) =>
+  isDeepStrictEqual(
+    job.result,
+    end.items.map((n: number) => ({ n })),
+  ),
+);
+
+/** An item may have been given up as crashed; whether one was, the record says (check-limits.ts). */
+function judgeItems(job: FinalJob, end: { items: readonly number[] }): string | undefined {
+  if (job.item !== null) return hasNumber(job, { n: end.items[job.item] });
+  return job.error?.code === 'item-failed' ? undefined : hasResults(job, end);
+}
 
 function judgePart(job: FinalJob, ends: Ends): string | undefined {
   const end = ends[partOf(job.tags) ?? ''];
@@ -38,6 +59,7 @@ function judgePart(job: FinalJob, ends: Ends): string | undefined {
   if (job.state === 'cancelled' && job.error?.code === 'parent-failed') return undefined;
   if (end === 'cancelled') return `ended as ${job.state} although something before it failed`;
   if ('batchOf' in end) return knowsBatch(job, end);
+  if ('items' in end) return judgeItems(job, end);
   return 'n' in end ? hasNumber(job, end) : failedWith(end.code)(job, end);
 }
 
@@ -78,6 +100,19 @@ export const groupKinds: readonly JobKind[] = [
         bottom: under,
         end: under,
       });
+    },
+    judge: judgePart,
+  },
+  {
+    name: 'for each',
+    weight: 1,
+    make(random) {
+      const items = Array.from({ length: random.int(1, 12) }, () => number(random));
+      const parts: readonly Part[] = [
+        { name: 'items', task: 'test.noop', input: { n: { $item: true } }, forEach: items },
+        { name: 'last', task: 'test.noop', input: { n: { $from: 'items', path: '0.n' } } },
+      ];
+      return group('workflow', parts, { items: { items }, last: { n: items[0] ?? 0 } });
     },
     judge: judgePart,
   },

@@ -30,6 +30,8 @@ export interface FinalJob {
   readonly tenant: string;
   readonly tags: readonly string[];
   readonly task: string;
+  /** Its number, when it is an item of a step. */
+  readonly item: number | null;
   readonly state: string;
   readonly result: any;
   readonly error: { readonly code: string } | null;

@@ -9,6 +9,7 @@ export async function readFinalJobs(db: Db, receivers: Receivers): Promise<Final
   const { rows } = await db.query<Omit<FinalJob, 'posts' | 'mails' | 'messageIds'>>(`
     SELECT j.id, j.tenant_id AS tenant, j.tags, j.task, j.state, j.result, j.error, j.options->'uniqueKey'->>'key' AS "uniqueKey", j.created_at AS "createdAt", j.attempts_used AS "attemptsUsed",
       j.attempts_max AS "attemptsMax", j.crashes, j.finished_at AS "finishedAt",
+      (SELECT i.index FROM each_items i WHERE i.job_id = j.id) AS item,
       (SELECT coalesce(array_agg(a.outcome ORDER BY a.fence), '{}') FROM attempts a WHERE a.job_id = j.id) AS outcomes,
       (SELECT extract(epoch FROM min(a.started_at) - j.created_at) * 1000 FROM attempts a WHERE a.job_id = j.id)::float8 AS "firstRunAfterMs",
       (SELECT coalesce(json_agg(json_build_object('id', f.id, 'sha256', encode(f.sha256, 'hex')) ORDER BY f.id), '[]')

@@ -88,6 +88,7 @@ const job: FinalJob = {
   tenant: 'default',
   tags: ['request:1'],
   task: 'test.noop',
+  item: null,
   state: 'succeeded',
   result: { n: 5 },
   error: null,

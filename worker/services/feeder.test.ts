@@ -7,7 +7,7 @@ import { registerWorker } from '#shared/db/workers.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import { createLogger } from '#shared/log.ts';
 import { createProducerConnection } from '#shared/queue/connections.ts';
-import { deliveryId } from '#shared/queue/bundles.ts';
+import { bundleMax, deliveryId } from '#shared/queue/bundles.ts';
 import { createDeliveries, type Deliveries } from '#shared/queue/deliveries.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
@@ -46,9 +46,9 @@ async function createFeeders() {
       let added = 0;
       const counting: Deliveries = {
         ...deliveries,
-        add(some) {
+        add(some, sizes) {
           added += some.length;
-          return deliveries.add(some);
+          return deliveries.add(some, sizes);
         },
       };
       return {
@@ -100,4 +100,38 @@ test('F41: three that feed and repair at once put every waiting job into Redis o
     await Promise.all(feeders.map((feeder) => feeder.repair()));
     expect(await listed()).toEqual(expected);
   }
+});
+
+test.each([
+  { taken: [0, 0], size: 1 },
+  { taken: [900, 300], size: 6 },
+  { taken: [10_000, 10_000], size: bundleMax },
+])('where two workers take $taken jobs a second, a bundle has $size', async ({ taken, size }) => {
+  for (const perSecond of taken) {
+    const id = uuidv7();
+    const worker = { host: 'h', pid: 1, version: '0', slots: { q: jobCount }, isolation: 'process' } as const;
+    await registerWorker(db, { ...worker, id }, 60_000);
+    await db.query('UPDATE workers SET drain = $2 WHERE id = $1', [id, { q: perSecond }]);
+  }
+  // Takes nothing, and of this queue nothing.
+  const others = { host: 'h', pid: 1, version: '0', isolation: 'process' } as const;
+  const quiet = uuidv7();
+  await registerWorker(db, { ...others, id: quiet, slots: { q: 5 } }, 60_000);
+  await db.query('UPDATE workers SET quiet_at = now() WHERE id = $1', [quiet]);
+  await registerWorker(db, { ...others, id: uuidv7(), slots: { other: 5 } }, 60_000);
+  await db.query('UPDATE queues SET is_paused = true');
+  const accepts = createAcceptJobs(db);
+  await Promise.all(Array.from({ length: jobCount }, () => accepts.add(newJob())));
+  await db.query('UPDATE queues SET is_paused = false');
+
+  const [feeder] = await createFeeders();
+  feeder?.start();
+  const entries = Math.ceil(jobCount / size);
+  let seen = 0;
+  const listed = async () => (seen = await redis.llen(`${world.redisPrefix}:q:wait`));
+  await waitFor(async () => ((await listed()) === entries ? true : undefined), {
+    what: `${entries} entries`,
+    seen: () => seen,
+  });
+  await feeder?.stop();
 });

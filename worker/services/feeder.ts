@@ -57,16 +57,16 @@ export function createFeeder(options: {
     if (fed.deliveries.length > 0) {
       crashPoint('feed.after-marks');
       await deliveries
-        .add(fed.deliveries, sizesOf(fed.drains))
+        .add(fed.deliveries, sizesOf(fed.takenPerSecond))
         .catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));
     }
     if (fed.hasMore) return 0;
     return Math.min(idleMs, fed.nextDueMs ?? idleMs);
   }
 
-  function sizesOf(drains: FeedResult['drains']): Map<string, number> {
+  function sizesOf(takenPerSecond: FeedResult['takenPerSecond']): Map<string, number> {
     return new Map(
-      [...drains].map(([queue, perSecond]) => [queue, options.bundleSize ?? bundleSize(perSecond)]),
+      [...takenPerSecond].map(([queue, perSecond]) => [queue, options.bundleSize ?? bundleSize(perSecond)]),
     );
   }
 
