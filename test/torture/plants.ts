@@ -323,7 +323,7 @@ export const plants: readonly Plant[] = [
     breaks: ['I6', 'I17'],
     edits: [
       {
-        file: 'shared/db/migrations/0005-workflows.sql',
+        file: 'shared/db/migrations/0009-take-parts-once.sql',
         text: 'AND NOT EXISTS (SELECT FROM job_dependencies d WHERE d.child_id = c.id AND d.parent_state IS NULL);',
         by: ';',
       },

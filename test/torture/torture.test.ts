@@ -1,7 +1,16 @@
 /** A short run of the torture, and the parts of it that a run cannot show to be right: its plan and its judgement. */
-import { closeSync, cpSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { checkClientView } from './check-client-view.ts';
@@ -49,12 +58,19 @@ test('the same seed gives the same faults at the same times, another seed gives 
   expect(plan(1)).not.toEqual(plan(2));
 });
 
+const migrationsDir = 'shared/db/migrations';
+
 test.each(plants)('the planted bug "$name" finds the place where it goes', (plant) => {
   const dir = mkdtempSync(join(tmpdir(), 'windlass-plant-'));
   try {
     for (const { file } of plant.edits)
       cpSync(join(root, dirname(file)), join(dir, dirname(file)), { recursive: true });
     expect(() => applyEdits(plant, dir)).not.toThrow();
+    // A function that a later migration makes anew would undo it.
+    const migrations = readdirSync(join(root, migrationsDir));
+    for (const { file, text } of plant.edits.filter((edit) => dirname(edit.file) === migrationsDir))
+      for (const later of migrations.filter((name) => name > basename(file)))
+        expect(readFileSync(join(root, migrationsDir, later), 'utf8')).not.toContain(text);
     expect(plant.faults.filter((name) => !faultKinds.some((kind) => kind.name === name))).toEqual([]);
     const kinds = [scheduleKind, ...jobKinds.map((kind) => kind.name)];
     expect(plant.kinds?.filter((name) => !kinds.includes(name)) ?? []).toEqual([]);
