@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { connect } from 'node:net';
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -26,18 +25,16 @@ const send = (body: string | Buffer<ArrayBuffer>, headers: Record<string, string
 
 const job = (text = '') => JSON.stringify({ task: 'test.echo', input: { value: text } });
 
-/** Writes what is given and answers what comes back until the server closes, or `until` is in it. */
-async function exchange(parts: readonly string[], until?: string): Promise<string> {
+/** Writes what is given and answers what has come back when `until` is in it. */
+async function exchange(parts: readonly string[], until: string): Promise<string> {
   const socket = connect(Number(new URL(api.url).port), '127.0.0.1');
   let answer = '';
   socket.on('data', (chunk) => (answer += chunk.toString()));
-  const closed = once(socket, 'close');
   for (const part of parts) {
     socket.write(part);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  if (until === undefined) await closed;
-  else await waitFor(() => (answer.includes(until) ? true : undefined), { what: until });
+  await waitFor(() => (answer.includes(until) ? true : undefined), { what: until });
   socket.destroy();
   return answer;
 }

@@ -201,7 +201,7 @@ test('a delivery whose claim fails is missing at once, whatever else of its bund
   await waitFor(async () => ((await missing()).includes(failing) ? true : undefined), {
     what: 'it to be missing',
   });
-  expect(await add(1)).toHaveLength(1);
+  await add(1);
   await waitFor(() => (runs.running() === 3 ? true : undefined), { what: 'the next one in its slot' });
 });
 
@@ -246,13 +246,13 @@ test('deliveries of a queue that its worker does not take any more are taken aft
 });
 
 test('what goes back is the first to be taken again, in its order', async () => {
-  const { start, add } = await setup();
+  const { start, add, listed } = await setup();
   const [slow, others] = [createRuns(), createRuns()];
   start(1, slow);
   const first = await add(4, 4);
   await waitFor(() => (slow.begun.length === 1 ? true : undefined), { what: 'a run' });
   const later = await add(2);
-  await soon(500);
+  await waitFor(async () => ((await listed()) === 5 ? true : undefined), { what: 'three to go back' });
   start(1, others);
   await waitFor(
     () => {
@@ -273,7 +273,7 @@ test('what is not let in for a while, or cannot be asked for, goes back and take
     while (answer === 'short' && !isGivenUp()) await soon(10);
     return answer === 'fine';
   });
-  const jobs = await add(6, 3);
+  await add(6, 3);
   await waitFor(async () => ((await fetched()) > 4 ? true : undefined), { what: 'bundles to come back' });
   answer = 'broken';
   await waitFor(() => (consumer.busy() === 0 ? true : undefined), { what: 'the slots to be free' });
@@ -281,7 +281,6 @@ test('what is not let in for a while, or cannot be asked for, goes back and take
   expect(runs.begun).toEqual([]);
   await add(2);
   await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two runs' });
-  expect(jobs).toHaveLength(6);
 });
 
 test('what is not ours is dropped, and nothing is kept of it', async () => {
