@@ -277,7 +277,7 @@ const consumers = queues.map((queue) =>
     deliveries,
     ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
     work: async (delivery, onClaimed) => {
-      feeder.noteTaken();
+      feeder.noteTaken(queue);
       admitted += 1;
       try {
         await runJob(delivery, onClaimed);

@@ -9,20 +9,20 @@ import type { StoredOutput } from '#shared/db/settle-runs.ts';
 import type { OwnedRun } from '#shared/db/workers.ts';
 import { findUnstorable, cleanText } from '#shared/domain/text.ts';
 import { AppError } from '#shared/errors.ts';
-import type { Storage } from '#shared/storage/storage.ts';
+import { SourceFileError, type Storage } from '#shared/storage/storage.ts';
 import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { createFileRefFinder } from '#shared/tasks/file-refs.ts';
 import type { OutputLimits } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
 import type { Disk } from './disk.ts';
 import { throughOutages } from './through-outages.ts';
-import { resultFile, type OutputDeclaration } from './task-host/protocol.ts';
+import { resultDocument, type OutputDeclaration, type ResultDocument } from './task-host/protocol.ts';
 
 export interface OutputStore {
   /** Handlers are told them. */
   readonly limits: OutputLimits;
-  /** What a task host wrote: result and declarations. @throws AppError `result-too-large` or `task-output`. */
-  read(dir: string): Promise<z.infer<typeof resultFile>>;
+  /** What a task host wrote, because it was too long for a message: result and declarations. @throws AppError `result-too-large` or `task-output`. */
+  read(dir: string): Promise<ResultDocument>;
   /**
    * Checks the result against the task's schema and stores the output files.
    * @throws AppError `result-too-large` or `task-output`, with what was wrong; the files of the failed run are taken
@@ -50,7 +50,7 @@ export function createOutputStore(options: {
 }): OutputStore {
   const { db, storage, disk, limits } = options;
 
-  async function read(dir: string): Promise<z.infer<typeof resultFile>> {
+  async function read(dir: string): Promise<ResultDocument> {
     const path = join(dir, 'result.json');
     // Declarations of files come on top of the result, and have a limit of their own.
     const bytesMax = limits.resultBytesMax + limits.outputFilesMax * 1_500;
@@ -59,7 +59,7 @@ export function createOutputStore(options: {
     });
     if (text === undefined) throw tooLarge();
     try {
-      return resultFile.parse(JSON.parse(text));
+      return resultDocument.parse(JSON.parse(text));
     } catch (err) {
       throw new AppError(
         'task-output',
@@ -101,16 +101,16 @@ export function createOutputStore(options: {
     const stored: StoredOutput[] = [];
     try {
       for (const file of declared) {
-        const opened = await disk.openTaskFile(join(outDir, file.id)).catch((err: unknown) => {
-          throw new AppError(
-            'task-output',
-            `The output file "${cleanName(file.name)}" cannot be taken: ${describeOpenError(err)}.`,
-          );
-        });
-        stored.push({
-          id: file.id,
-          ...(await storage.putFile(file.id, opened, { sizeBytesMax: limits.outputFileBytesMax, signal })),
-        });
+        const put = storage
+          .putFile(file.id, join(outDir, file.id), { sizeBytesMax: limits.outputFileBytesMax, signal })
+          .catch((err: unknown) => {
+            if (!(err instanceof SourceFileError)) throw err;
+            throw new AppError(
+              'task-output',
+              `The output file "${cleanName(file.name)}" cannot be taken: ${describeOpenError(err.cause)}.`,
+            );
+          });
+        stored.push({ id: file.id, ...(await put) });
       }
       return stored;
     } catch (err) {

@@ -60,6 +60,30 @@ test('a group never dispatches more rows than its window has room for', async ()
   expect(accepted.filter((item) => item.type === 'accepted' && item.isDispatched)).toHaveLength(3);
 });
 
+test('a window that jobs wait for is filled again whenever its workers have taken an eighth of it, together', async () => {
+  await db.query(`INSERT INTO queues (name) VALUES ('idle')`);
+  const queues = ['q', 'idle'];
+  const ids = await acceptWaiting(Array.from({ length: 100 }, () => newJob()));
+  await setWindow(80);
+  const first = await feedQueues(db, queues);
+  expect(first.deliveries).toHaveLength(80);
+  expect(first.wakeAfter).toEqual(new Map([['q', 10]]));
+  const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
+  await Promise.all(first.deliveries.slice(0, 10).map((delivery) => claims.add(delivery)));
+  const other = { id: uuidv7(), host: 'h', pid: 2, version: '0', slots: { q: 8 } };
+  await registerWorker(db, { ...other, isolation: 'process' }, 60_000);
+  const second = await feedQueues(db, queues);
+  // The window has grown by the slots of the second worker, and each of the two has to take half of an eighth.
+  expect(second.deliveries).toHaveLength(18);
+  expect(second.wakeAfter).toEqual(new Map([['q', 5]]));
+  await Promise.all(second.deliveries.slice(0, 2).map((delivery) => claims.add(delivery)));
+  const last = await feedQueues(db, queues);
+  expect([...first.deliveries, ...second.deliveries, ...last.deliveries]).toHaveLength(ids.length);
+  expect(last.wakeAfter.size).toBe(1);
+  // Nothing waits outside of the window any more.
+  expect((await feedQueues(db, queues)).wakeAfter.size).toBe(0);
+});
+
 test('tenants take turns, however many jobs one of them has', async () => {
   await db.query(`INSERT INTO tenants (id) VALUES ('a'), ('b'), ('c')`);
   const many = await acceptWaiting(Array.from({ length: 50 }, () => newJob({ tenantId: 'a' })));

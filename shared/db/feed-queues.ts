@@ -33,8 +33,8 @@ export interface FeedResult {
   readonly takenPerSecond: ReadonlyMap<string, number>;
   /** More rows wait and the window has room, or more became due than one tick moves: feed again at once. */
   readonly hasMore: boolean;
-  /** Rows wait that did not fit into the window: feed again when it has drained a little. */
-  readonly isBacklogged: boolean;
+  /** By queue in which rows wait that did not fit into its window: feed again when one worker has taken so many. */
+  readonly wakeAfter: ReadonlyMap<string, number>;
   /** Until the next row becomes due, in ms; undefined when none is scheduled. */
   readonly nextDueMs: number | undefined;
 }
@@ -48,20 +48,19 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
         deliveries: [],
         takenPerSecond: new Map(),
         hasMore: false,
-        isBacklogged: false,
+        wakeAfter: new Map(),
         nextDueMs: undefined,
       };
     const dueCount = await moveDue(client, locked);
     const states = await readQueues(client, locked);
     const deliveries: QueueDelivery[] = [];
     let hasMore = dueCount === dueMax;
-    let isBacklogged = false;
+    const wakeAfter = new Map<string, number>();
     const dueTimes = states.map((state) => state.next_due_ms).filter((ms) => ms !== null);
     for (const state of states) {
       if (state.is_paused || !(state.has_waiting || state.has_parked)) continue;
-      if (state.has_waiting) isBacklogged = true;
-      if (state.room <= 0) continue;
-      const fed = await feedQueue(client, state);
+      const fed: Fed = state.room > 0 ? await feedQueue(client, state) : { picked: [], hasMore: false };
+      if (state.has_waiting) wakeAfter.set(state.name, partOfWindow(state, fed.picked.length));
       for (const row of fed.picked) deliveries.push({ jobId: row.id, fence: row.fence, queue: state.name });
       if (fed.hasMore) hasMore = true;
       if (fed.nextMs !== undefined) dueTimes.push(fed.nextMs);
@@ -70,10 +69,19 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
       deliveries,
       takenPerSecond: new Map(states.map((state) => [state.name, state.taken_per_second])),
       hasMore,
-      isBacklogged,
+      wakeAfter,
       nextDueMs: dueTimes.length === 0 ? undefined : Math.max(0, Math.min(...dueTimes)),
     };
   });
+}
+
+/**
+ * An eighth of what Redis holds of the queue, for each of the workers that take from it. Fewer at a time cost more: a tick is six
+ * statements, whatever it moves. More at a time would keep a tenant that comes now waiting for its first turn.
+ */
+function partOfWindow({ window_size, room, workers }: QueueRow, picked: number): number {
+  const held = window_size - room + picked;
+  return Math.max(1, Math.floor(held / 8 / Math.max(1, workers)));
 }
 
 /** Waits until nobody feeds the queue $1, and keeps feeders away until the transaction ends. */
@@ -167,6 +175,9 @@ interface QueueRow {
   name: string;
   is_paused: boolean;
   taken_per_second: number;
+  /** That take from it. */
+  workers: number;
+  window_size: number;
   room: number;
   /** Jobs that could be picked, if their keys have room. */
   has_waiting: boolean;
@@ -209,7 +220,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
     text: `
       WITH size AS (
         SELECT q.name, least(${windowMax}, greatest(1, live.slots, live.drain))::integer AS window_size,
-          coalesce(live.drain / nullif(live.count, 0), 0)::integer AS taken_per_second
+          coalesce(live.drain / nullif(live.count, 0), 0)::integer AS taken_per_second, live.count::integer AS workers
         FROM queues q CROSS JOIN LATERAL (
           SELECT sum((w.slots->>q.name)::integer) AS slots, sum((w.drain->>q.name)::integer) AS drain, count(w.slots->>q.name) AS count
           FROM workers w WHERE w.reaped_at IS NULL AND w.lease_until > now() AND w.quiet_at IS NULL) AS live
@@ -218,7 +229,7 @@ async function readQueues(client: Queryable, queues: readonly string[]): Promise
         UPDATE queues q SET window_size = size.window_size FROM size
         WHERE q.name = size.name AND q.window_size <> size.window_size
       )
-      SELECT q.name, q.is_paused, size.taken_per_second,
+      SELECT q.name, q.is_paused, size.taken_per_second, size.workers, size.window_size,
         (size.window_size - (SELECT count(*) FROM jobs d
            WHERE d.queue = q.name AND d.state = 'queued' AND d.dispatched_at IS NOT NULL))::integer AS room,
         ${hasWaitingSql} AS has_waiting,

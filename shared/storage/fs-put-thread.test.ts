@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { putFile } from './fs-put-thread.ts';
+import { putOpened } from './fs-put-thread.ts';
 
 /** Of this thread, since it began. */
 function countReads(): number {
@@ -22,7 +22,7 @@ test.runIf(process.platform === 'linux')(
     writeFileSync(source, bytes);
     const before = countReads();
     const path = join(dir, 'stored');
-    const stored = putFile({
+    const stored = putOpened({
       fd,
       sizeBytes: 0,
       sizeBytesMax: bytes.length,

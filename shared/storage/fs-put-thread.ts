@@ -1,29 +1,65 @@
-/** Runs in a thread (shared/disk/): a small file that is open goes into the storage, in the order of fs-storage.ts. */
+/** Runs in a thread (shared/disk/): a small file goes into the storage, in the order of fs-storage.ts. */
 import { createHash } from 'node:crypto';
 import { closeSync, fchmodSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { crashPoint } from '#shared/crash-point.ts';
+import { openPlainFile } from '#shared/disk/open-plain-file.ts';
 
 const bufferBytesMax = 1024 * 1024;
 /** What a file was announced with may be less than what a host that still runs makes of it, and nobody can stop a thread. */
 const bufferBytesMin = 64 * 1024;
 
-export interface PutTask {
-  /** Read from where it stands to its end, and closed. */
-  readonly fd: number;
-  /** As it was announced, in bytes. */
-  readonly sizeBytes: number;
+interface Target {
+  /** The most bytes that are taken. */
   readonly sizeBytesMax: number;
   readonly part: string;
   readonly path: string;
   readonly mode: number;
 }
 
-/** @returns undefined when the file has become larger than `sizeBytesMax`. */
-export function putFile(task: PutTask): { sizeBytes: number; sha256: string } | undefined {
-  const { fd, part, path } = task;
+interface OpenedFile {
+  /** Open for reading, at its beginning. */
+  readonly fd: number;
+  /** As it was when it was opened. */
+  readonly sizeBytes: number;
+}
+
+type Stored = { readonly sizeBytes: number; readonly sha256: string };
+
+export interface PutTask extends Target {
+  /** The file to be stored. */
+  readonly source: string;
+  /** A larger one is left to the caller, opened. */
+  readonly threadBytesMax: number;
+}
+
+/** @returns `no-source` when it is no plain file (with the system's code, if it has one); `too-large` for `sizeBytesMax`. */
+export function putFile({
+  source,
+  threadBytesMax,
+  ...target
+}: PutTask):
+  | ({ readonly type: 'stored' } & Stored)
+  | ({ readonly type: 'opened' } & OpenedFile)
+  | { readonly type: 'no-source'; readonly message: string; readonly code: string | undefined }
+  | { readonly type: 'too-large' } {
+  let file: OpenedFile;
   try {
-    const stored = writePart(task);
+    file = openPlainFile(source);
+  } catch (err) {
+    const code = err instanceof Error && 'code' in err ? String(err.code) : undefined;
+    return { type: 'no-source', message: err instanceof Error ? err.message : String(err), code };
+  }
+  if (file.sizeBytes > threadBytesMax) return { type: 'opened', ...file };
+  const stored = putOpened({ ...file, ...target });
+  return stored === undefined ? { type: 'too-large' } : { type: 'stored', ...stored };
+}
+
+/** Closes the file. @returns undefined when it has become larger than `sizeBytesMax`. */
+export function putOpened(file: OpenedFile & Target): Stored | undefined {
+  const { part, path } = file;
+  try {
+    const stored = writePart(file);
     if (stored !== undefined) {
       crashPoint('storage.before-rename');
       renameSync(part, path);
@@ -31,11 +67,11 @@ export function putFile(task: PutTask): { sizeBytes: number; sha256: string } | 
     }
     return stored;
   } finally {
-    closeSync(fd);
+    closeSync(file.fd);
   }
 }
 
-function writePart({ fd, sizeBytes, sizeBytesMax, part, mode }: PutTask): ReturnType<typeof putFile> {
+function writePart({ fd, sizeBytes, sizeBytesMax, part, mode }: OpenedFile & Target): Stored | undefined {
   const out = openSync(part, 'wx', mode);
   try {
     // Not through open's mode alone: the umask would take bits away.

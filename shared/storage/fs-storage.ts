@@ -12,7 +12,7 @@
  * and who reads the other keeps reading it.
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, createReadStream, type Stats } from 'node:fs';
+import { constants, createReadStream, type Stats } from 'node:fs';
 import { access, link, open, opendir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -21,8 +21,9 @@ import type { DiskThreads } from '#shared/disk/disk-threads.ts';
 import { isUuid } from '#shared/ids.ts';
 import { makeDirectory, syncDirectory } from './fs-directory.ts';
 import { codeOf, missingOr, storageError } from './fs-errors.ts';
+import * as fsPut from './fs-put-thread.ts';
 import { tooLarge, writeStream } from './fs-write.ts';
-import type { Storage } from './storage.ts';
+import { SourceFileError, type Storage } from './storage.ts';
 
 /**
  * Others may read: a task host has another user id and gets the file as a hard link, while the directories keep it
@@ -39,17 +40,14 @@ type Stored = Awaited<ReturnType<Storage['put']>>;
 
 /** Larger files are streamed: a thread that copies one holds up the small ones behind it, and cannot be told to stop. */
 const threadBytesMax = 16 * 1024 * 1024;
-/** Each read of a stream allocates this much, however little there is to read. */
 const streamBytes = 1024 * 1024;
 
 /**
  * The directory is made when first needed. It must be on one file system; scratch space on the same one saves copies.
- * @param options.threads for small files that are already on disk; without them those are streamed as well.
+ * @param options.threads for small files that are already on disk; without them, storing one blocks.
  */
 export function createFsStorage({ dir, threads }: { dir: string; threads?: DiskThreads }): Storage {
-  const call = threads?.load<typeof import('./fs-put-thread.ts')>(
-    new URL('./fs-put-thread.ts', import.meta.url),
-  );
+  const putInThread = threads?.load<typeof fsPut>(new URL('./fs-put-thread.ts', import.meta.url));
   const partsDir = join(dir, 'parts');
   const made = new Map<string, Promise<void>>();
 
@@ -94,32 +92,34 @@ export function createFsStorage({ dir, threads }: { dir: string; threads?: DiskT
     }
   }
 
-  async function putFile(
-    id: string,
-    file: { fd: number; sizeBytes: number },
-    options: PutOptions,
-  ): Promise<Stored> {
-    if (call === undefined || file.sizeBytes > threadBytesMax) {
-      const highWaterMark = Math.min(streamBytes, file.sizeBytes + 1);
-      return put(id, createReadStream('', { fd: file.fd, highWaterMark }), options);
-    }
+  async function putFile(id: string, source: string, options: PutOptions): Promise<Stored> {
     const { sizeBytesMax, signal } = options;
     const part = join(partsDir, `${id}.${randomBytes(6).toString('hex')}`);
-    let isTaken = false;
+    const path = pathOf(id);
+    let end: ReturnType<typeof fsPut.putFile>;
     try {
-      const path = pathOf(id);
       await ensure(partsDir);
       await ensure(dirname(path));
       signal?.throwIfAborted();
-      isTaken = true;
-      const stored = await call('putFile', { ...file, sizeBytesMax, part, path, mode: fileMode });
-      if (stored === undefined) throw tooLarge(sizeBytesMax);
-      return stored;
+      const task = { source, threadBytesMax, sizeBytesMax, part, path, mode: fileMode };
+      end = putInThread === undefined ? fsPut.putFile(task) : await putInThread('putFile', task);
     } catch (err) {
-      if (!isTaken) closeSync(file.fd);
       await rm(part, { force: true }).catch(() => {});
       if (codeOf(err) === 'ENOENT') made.clear();
       throw storageError(err);
+    }
+    switch (end.type) {
+      case 'stored':
+        return { sizeBytes: end.sizeBytes, sha256: end.sha256 };
+      case 'opened':
+        return put(id, createReadStream('', { fd: end.fd, highWaterMark: streamBytes }), options);
+      case 'no-source':
+        throw new SourceFileError(
+          Object.assign(new Error(end.message), end.code !== undefined && { code: end.code }),
+        );
+      case 'too-large':
+        await rm(part, { force: true }).catch(() => {});
+        throw tooLarge(sizeBytesMax);
     }
   }
 
@@ -224,6 +224,7 @@ export function createFsStorage({ dir, threads }: { dir: string; threads?: DiskT
       await rm(pathOf(id), { force: true });
     },
     materialize,
+    linkSource: pathOf,
     list,
     sweepParts,
     check,

@@ -21,12 +21,12 @@ export interface Storage {
     options: { sizeBytesMax: number; signal?: AbortSignal },
   ): Promise<{ sizeBytes: number; sha256: string }>;
   /**
-   * As `put`, of a file that is open for reading, from where it stands to its end. Closes it, whatever happens.
-   * @param file.sizeBytes what it should have; it may have changed since.
+   * As `put`, of the file at `path`, which somebody we do not trust may have written, or still be writing.
+   * @throws SourceFileError when there is no plain file at `path`.
    */
   putFile(
     id: string,
-    file: { fd: number; sizeBytes: number },
+    path: string,
     options: { sizeBytesMax: number; signal?: AbortSignal },
   ): Promise<{ sizeBytes: number; sha256: string }>;
   /** The bytes from `start` to `end` (both inclusive, like HTTP ranges). @throws StoredFileMissingError */
@@ -41,6 +41,8 @@ export interface Storage {
    * @throws StoredFileMissingError; Error when the bytes do not have `sha256`.
    */
   materialize(id: string, path: string, options: { sha256: string }): Promise<void>;
+  /** A path that the bytes can be hard-linked from, if there are any; undefined where the driver has no such thing. */
+  linkSource(id: string): string | undefined;
   /** Every stored id with the time it was written, in no order, without holding all in memory. */
   list(): AsyncIterable<{ id: string; modifiedAt: Date }>;
   /** Deletes temporary parts that have not been written to for `olderThanMs`; returns how many. */
@@ -59,5 +61,13 @@ export class StoredFileMissingError extends Error {
   override name = 'StoredFileMissingError';
   constructor(id: string) {
     super(`No bytes are stored for file ${id}.`);
+  }
+}
+
+/** `cause` says what is wrong with the file that was to be stored. */
+export class SourceFileError extends Error {
+  override name = 'SourceFileError';
+  constructor(cause: unknown) {
+    super('The file to be stored cannot be read.', { cause });
   }
 }

@@ -3,9 +3,8 @@ import * as functions from '#worker/task-host/run-files.ts';
 
 /** The worker's disk without its threads, which would have to be ended. */
 export const blockingDisk: Disk = {
-  makeRunDir: async (task) => functions.makeRunDir(task),
+  prepareRun: async (task) => functions.prepareRun(task),
   handOver: async (task) => functions.handOver(task),
   readTaskFile: async (task) => functions.readTaskFile(task),
-  openTaskFile: async (path) => functions.openTaskFile(path),
   removeTree: async (dir, options) => functions.removeTree({ dir, ...options }),
 };

@@ -17,8 +17,8 @@ const idleMs = 500;
 const repairEveryMs = 5_000;
 
 export interface Feeder extends Loop {
-  /** A delivery was taken: when rows wait for room in the window, half a window taken means feed again. */
-  noteTaken(): void;
+  /** A delivery was taken: when rows wait for room in the window of its queue, a part of it taken means feed again. */
+  noteTaken(queue: string): void;
   /** Looks up all deliveries and adds the missing ones. @returns how many were missing. */
   repair(): Promise<number>;
 }
@@ -35,8 +35,8 @@ export function createFeeder(options: {
   const { db, queues, deliveries, signals, log } = options;
   let lastRepairMs = Number.NEGATIVE_INFINITY;
   let lastExpireMs = Number.NEGATIVE_INFINITY;
-  let takenSinceFeed = 0;
-  let wakeAfterTaken = Number.POSITIVE_INFINITY;
+  let takenSinceFeed = new Map<string, number>();
+  let wakeAfter: FeedResult['wakeAfter'] = new Map();
 
   async function runOnce(): Promise<number> {
     const isForgotten = await deliveries.wasForgotten().catch(() => false);
@@ -50,10 +50,8 @@ export function createFeeder(options: {
       signals.ended(await expireJobs(db, queues));
     }
     const fed = await feedQueues(db, queues);
-    takenSinceFeed = 0;
-    wakeAfterTaken = fed.isBacklogged
-      ? Math.max(1, Math.floor(fed.deliveries.length / 2))
-      : Number.POSITIVE_INFINITY;
+    takenSinceFeed = new Map();
+    wakeAfter = fed.wakeAfter;
     if (fed.deliveries.length > 0) {
       crashPoint('feed.after-marks');
       await deliveries
@@ -84,9 +82,10 @@ export function createFeeder(options: {
   return {
     ...loop,
     repair,
-    noteTaken() {
-      takenSinceFeed += 1;
-      if (takenSinceFeed === wakeAfterTaken) loop.wake();
+    noteTaken(queue) {
+      const taken = (takenSinceFeed.get(queue) ?? 0) + 1;
+      takenSinceFeed.set(queue, taken);
+      if (taken === wakeAfter.get(queue)) loop.wake();
     },
   };
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
@@ -13,6 +13,9 @@ test('an input as large as the api accepts reaches the handler', async () => {
   const host = await startHost();
   const value = 'ä'.repeat(300_000);
   expect(await runTask(host, 'echo', { value })).toEqual({ type: 'returned' });
+  // Too long for a message.
+  const written = readFileSync(join(host.dir, 'run', 'result.json'), 'utf8');
+  expect(written.includes(value)).toBe(true);
 });
 
 test('progress and delays that are no numbers, or have passed, are the mistake of a handler, not a broken protocol', async () => {
@@ -30,7 +33,8 @@ test('progress and delays that are no numbers, or have passed, are the mistake o
 test('a soft time limit that passed before the run reached its host is told to the handler', async () => {
   const host = await startHost();
   const input = { ms: 600_000, endsSoftly: true };
-  expect(await runTask(host, 'sleep', input, undefined, AbortSignal.abort())).toEqual({ type: 'returned' });
+  const end = await runTask(host, 'sleep', input, undefined, AbortSignal.abort());
+  expect(end).toEqual({ type: 'returned', document: { result: { attempt: 1 }, outputs: [] } });
 });
 
 test('a host that cannot be started fails the run that asked for it, and nothing else', async () => {

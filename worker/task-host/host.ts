@@ -14,6 +14,7 @@ import {
   fromHost,
   lineBytesMax,
   type FromHost,
+  type ResultDocument,
   type RunMessage,
   type ThrownKind,
   type ToHost,
@@ -33,7 +34,8 @@ export interface HostLimits {
 
 /** How a run in a host ended. `died` carries what the operator needs to understand a crash. */
 export type HostEnd =
-  | { readonly type: 'returned' }
+  /** `document`: unless it is in a file (protocol.ts). */
+  | { readonly type: 'returned'; readonly document?: ResultDocument | undefined }
   | {
       readonly type: 'threw';
       readonly kind: ThrownKind;
@@ -180,7 +182,7 @@ export function spawnHost(options: {
       if (end.type !== 'exit') {
         if (end.rssBytes > limits.recycleRss) isSpent = true;
         if (end.hasSpawned) killStrays({ mark, uid, exceptPid: pid });
-        if (end.type === 'returned') return { type: 'returned' };
+        if (end.type === 'returned') return { type: 'returned', document: end.document };
         if (io.signal.aborted) return { type: 'stopped' };
         return {
           type: 'threw',

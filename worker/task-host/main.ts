@@ -9,7 +9,16 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { registerTaskImports } from '#shared/tasks/load-tasks.ts';
 import { cleanText } from '#shared/domain/text.ts';
-import { createLineSplitter, lineBytesMax, type FromHost, type RunMessage, type ToHost } from './protocol.ts';
+import {
+  createLineSplitter,
+  documentBytesMax,
+  lineBytesMax,
+  type FromHost,
+  type ResultDocument,
+  type RunMessage,
+  type ToHost,
+} from './protocol.ts';
+import { createProgressSender } from './progress-sender.ts';
 import { describeError, runHandler, type HandlerEnd } from './run-handler.ts';
 
 process.umask(0o007);
@@ -43,16 +52,18 @@ async function run(message: RunMessage): Promise<void> {
   const [hard, soft] = [new AbortController(), new AbortController()];
   current = { hard, soft };
   hasSpawned = false;
+  const progress = createProgressSender((percent, text) =>
+    send({
+      type: 'progress',
+      // Done of all is 0 of 0 now and then. JSON knows no NaN, so it would not be part of the protocol.
+      percent: Number.isFinite(percent) ? percent : 0,
+      ...(text !== undefined && { message: cleanText(text, 1_000) }),
+    }),
+  );
   const end = await runHandler(message, {
     signal: hard.signal,
     softSignal: soft.signal,
-    progress: (percent, text) =>
-      send({
-        type: 'progress',
-        // Done of all is 0 of 0 now and then. JSON knows no NaN, so it would not be part of the protocol.
-        percent: Number.isFinite(percent) ? percent : 0,
-        ...(text !== undefined && { message: cleanText(text, 1_000) }),
-      }),
+    progress: progress.report,
     log: (text) => send({ type: 'log', message: cleanText(text, 1_000) }),
     scratchDir() {
       const dir = join(message.runDir, 'tmp');
@@ -62,22 +73,25 @@ async function run(message: RunMessage): Promise<void> {
     outputPath: (id) => join(message.runDir, 'out', id),
   });
   current = undefined;
+  // The end of a success clears it.
+  if (end.type === 'returned') progress.drop();
+  else progress.flush();
   const usage = { rssBytes: process.memoryUsage.rss(), hasSpawned };
-  const written = end.type === 'returned' ? await writeResult(message.runDir, end) : end;
-  send(written === undefined ? { type: 'returned', ...usage } : { ...written, ...usage });
+  send({ ...(end.type === 'returned' ? await deliver(message.runDir, end) : end), ...usage });
 }
 
-/** The worker reads results from a file, whose size it can look at first. @returns the failure to write one. */
-async function writeResult(
-  runDir: string,
-  end: Extract<HandlerEnd, { type: 'returned' }>,
-): Promise<Extract<HandlerEnd, { type: 'threw' }> | undefined> {
+type Delivered =
+  | { readonly type: 'returned'; readonly document?: ResultDocument }
+  | Extract<HandlerEnd, { type: 'threw' }>;
+
+/** The worker reads a long document from a file, whose size it can look at first. */
+async function deliver(runDir: string, end: Extract<HandlerEnd, { type: 'returned' }>): Promise<Delivered> {
+  const document = { result: end.result, outputs: end.outputs };
   try {
-    await writeFile(
-      join(runDir, 'result.json'),
-      JSON.stringify({ result: end.result, outputs: end.outputs }),
-    );
-    return undefined;
+    const text = JSON.stringify(document);
+    if (Buffer.byteLength(text) <= documentBytesMax) return { type: 'returned', document: JSON.parse(text) };
+    await writeFile(join(runDir, 'result.json'), text);
+    return { type: 'returned' };
   } catch (err) {
     // Circular structures and BigInts cannot be written as JSON; that is the handler's mistake.
     return err instanceof TypeError

@@ -1,13 +1,15 @@
 /**
  * What a worker and its task hosts say to each other: one JSON document per line over a socket pair (fd 3). The
  * host's side runs untrusted bytes, so the worker limits the length of a line, checks the shape of every message,
- * and reads the result from a file whose size it has looked at.
+ * and reads a long result from a file whose size it has looked at.
  */
 import type { OutputLimits } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
 
-/** Longest line that a host may send. Results are not sent over the socket. */
+/** Longest line that a host may send. */
 export const lineBytesMax = 64 * 1024;
+/** Longer results are not sent over the socket. */
+export const documentBytesMax = 32 * 1024;
 
 export interface RunMessage {
   readonly type: 'run';
@@ -45,13 +47,20 @@ export const outputFile = z.object({
   mediaType: z.string().min(1).max(255),
 });
 
+export type OutputDeclaration = z.infer<typeof outputFile>;
+
+/** What a handler returned. */
+export const resultDocument = z.object({ result: z.unknown(), outputs: z.array(outputFile) });
+export type ResultDocument = z.infer<typeof resultDocument>;
+
 export const fromHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('progress'), percent: z.number(), message: z.string().optional() }),
   z.object({ type: z.literal('log'), message: z.string() }),
-  /** The handler returned; its result is in `result.json` of the run's directory. */
+  /** The handler returned. A long document is in `result.json` of the run's directory instead. */
   z.object({
     type: z.literal('returned'),
+    document: resultDocument.optional(),
     rssBytes: z.number().min(0),
     hasSpawned: z.boolean(),
   }),
@@ -66,10 +75,6 @@ export const fromHost = z.discriminatedUnion('type', [
 ]);
 
 export type FromHost = z.infer<typeof fromHost>;
-
-/** What `result.json` holds. */
-export const resultFile = z.object({ result: z.unknown(), outputs: z.array(outputFile) });
-export type OutputDeclaration = z.infer<typeof outputFile>;
 
 /**
  * Splits a byte stream into lines. With a limit, nothing more is read after a line that is longer, and `onOverflow` is called

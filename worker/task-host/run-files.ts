@@ -2,20 +2,9 @@
  * What the worker does in the directory of a run before and after its handler. All of it blocks: it runs in a thread
  * (worker/disk.ts). The directories and who owns them are in scratch.ts.
  */
-import {
-  chmodSync,
-  chownSync,
-  closeSync,
-  constants,
-  fstatSync,
-  lchownSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readlinkSync,
-  readSync,
-} from 'node:fs';
+import { chmodSync, chownSync, closeSync, linkSync, mkdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { openPlainFile } from '#shared/disk/open-plain-file.ts';
 
 export { removeTree } from './remove-tree.ts';
 
@@ -26,19 +15,50 @@ export interface RunDir {
   readonly outDir: string;
 }
 
-/** Nobody else's until it is handed over. */
-export function makeRunDir({ hostDir, name }: { hostDir: string; name: string }): RunDir {
-  const dir = join(hostDir, name);
-  const inDir = join(dir, 'in');
-  const outDir = join(dir, 'out');
-  mkdirSync(dir, { mode: 0o700 });
-  mkdirSync(inDir);
-  chmodSync(inDir, 0o755);
-  mkdirSync(outDir);
-  return { dir, inDir, outDir };
+export interface NewRun {
+  readonly hostDir: string;
+  readonly name: string;
+  /** Of the host; undefined where it has ours. */
+  readonly uid: number | undefined;
+  readonly inputs: readonly {
+    readonly id: string;
+    /** Where its bytes can be linked from; undefined where they cannot. */
+    readonly source: string | undefined;
+  }[];
 }
 
-/** Gives the directory to the host; called when the inputs are in place. */
+/**
+ * Makes the directory of a run with its inputs as hard links, and hands it over. Where some could not be linked (another file
+ * system, too many links, no such file) it stays ours until they have been put there in another way.
+ * @returns the ids of those.
+ */
+export function prepareRun({ hostDir, name, uid, inputs }: NewRun): {
+  runDir: RunDir;
+  missing: string[];
+} {
+  const dir = join(hostDir, name);
+  const runDir = { dir, inDir: join(dir, 'in'), outDir: join(dir, 'out') };
+  mkdirSync(dir, { mode: 0o700 });
+  mkdirSync(runDir.inDir);
+  chmodSync(runDir.inDir, 0o755);
+  mkdirSync(runDir.outDir);
+  const missing = inputs.filter((input) => !isLinked(input.source, join(runDir.inDir, input.id)));
+  if (missing.length === 0) handOver({ runDir, uid });
+  return { runDir, missing: missing.map((input) => input.id) };
+}
+
+/** Why not is for the storage to say, which is asked for the file next. */
+function isLinked(source: string | undefined, path: string): boolean {
+  if (source === undefined) return false;
+  try {
+    linkSync(source, path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Gives the directory to the host, when the inputs are in place. */
 export function handOver({ runDir, uid }: { runDir: RunDir; uid: number | undefined }): void {
   for (const path of [runDir.outDir, runDir.dir]) {
     // The mode first: afterwards it is another user's directory, and changing it would need a right we gave up.
@@ -48,12 +68,12 @@ export function handOver({ runDir, uid }: { runDir: RunDir; uid: number | undefi
 }
 
 /**
- * Reads a file that a task wrote, if it is one (see `openTaskFile`).
+ * Reads a file that a task wrote, if it is one (shared/disk/open-plain-file.ts).
  * @returns undefined when it has more than `bytesMax` bytes.
  * @throws Error that says what it is instead.
  */
 export function readTaskFile({ path, bytesMax }: { path: string; bytesMax: number }): string | undefined {
-  const { fd, sizeBytes } = openTaskFile(path);
+  const { fd, sizeBytes } = openPlainFile(path);
   try {
     if (sizeBytes > bytesMax) return undefined;
     // One more than there was: a host that still runs may make it larger at any moment, and without end.
@@ -66,42 +86,4 @@ export function readTaskFile({ path, bytesMax }: { path: string; bytesMax: numbe
   } finally {
     closeSync(fd);
   }
-}
-
-/**
- * Opens a file that a task wrote, for reading, if it is a plain file where it should be: no link to follow, no pipe to
- * wait on. `path` must be without symbolic links, as the directories of scratch.ts are.
- * @throws Error that says what it is instead.
- */
-export function openTaskFile(path: string): { fd: number; sizeBytes: number } {
-  if (!lstatSync(path).isFile()) throw new Error('it is not a plain file');
-  const fd = openPrivate(path);
-  try {
-    const opened = fstatSync(fd);
-    if (!opened.isFile()) throw new Error('it changed while it was being read');
-    if (opened.nlink > 1) throw new Error('it is a hard link to another file');
-    assertOpenedAt(fd, path);
-    return { fd, sizeBytes: opened.size };
-  } catch (err) {
-    closeSync(fd);
-    throw err;
-  }
-}
-
-function openPrivate(path: string): number {
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  try {
-    return openSync(path, flags);
-  } catch (err) {
-    // A tool made it private to the host's user.
-    if (process.getuid?.() !== 0) throw err;
-    lchownSync(path, 0, process.getgid?.() ?? 0);
-    return openSync(path, flags);
-  }
-}
-
-/** O_NOFOLLOW speaks of the last part of a path only: a directory before it may have become a link into the storage. */
-function assertOpenedAt(fd: number, path: string): void {
-  if (process.platform !== 'linux') return;
-  if (readlinkSync(`/proc/self/fd/${fd}`) !== path) throw new Error('it is not where it should be');
 }

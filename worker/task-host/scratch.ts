@@ -10,7 +10,7 @@
  *           in/                0755  input files, read-only
  *           out/               2770  output files by id
  *           tmp/                     the handler's scratchDir
- *           result.json
+ *           result.json        only when it is too long for a message
  *
  * With privilege separation the worker has no right over files of the hosts' users but through its group (hence setgid
  * directories and the hosts' umask of 007), and CAP_CHOWN for what a tool made private.

@@ -1,0 +1,77 @@
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { expect, onTestFinished, test } from 'vitest';
+import { uuidv7 } from '#shared/ids.ts';
+import { createFsStorage } from '#shared/storage/fs-storage.ts';
+import type { Storage } from '#shared/storage/storage.ts';
+import { blockingDisk } from '#test/support/blocking-disk.ts';
+import { createExecuteInHost } from './execute-in-host.ts';
+import type { Execute } from './run-job.ts';
+import type { TaskHost } from './task-host/host.ts';
+
+test('inputs that cannot be linked are copied before the host gets them', async () => {
+  const { storage, host, run, received } = start();
+  const { id } = await store(storage, 'bytes');
+  const missing = uuidv7();
+  await expect(run([{ id, sha256: '' }])).rejects.toThrow('SHA-256');
+  expect(existsSync(join(host.dir, 'run-1')), 'its directory is gone').toBe(false);
+  await expect(run([{ id: missing, sha256: '' }])).rejects.toThrow(`No bytes are stored for file ${missing}`);
+  expect(received).toEqual([]);
+  const { sha256 } = await store(storage, 'bytes', id);
+  await run([{ id, sha256 }]);
+  expect(received).toEqual(['bytes']);
+});
+
+function start() {
+  const root = mkdtempSync(join(realpathSync(tmpdir()), 'execute-'));
+  onTestFinished(() => rmSync(root, { recursive: true }));
+  const linkable = createFsStorage({ dir: join(root, 'files') });
+  // As a driver without a file system, or on another one.
+  const storage: Storage = {
+    ...linkable,
+    linkSource: () => undefined,
+    materialize: async (id, path, options) => {
+      const bytes = await linkable.read(id);
+      const other = createFsStorage({ dir: join(root, 'other') });
+      const stored = await other.put(id, bytes, { sizeBytesMax: 100 });
+      if (stored.sha256 !== options.sha256) throw new Error('The stored bytes have another SHA-256.');
+      await other.materialize(id, path, options);
+    },
+  };
+  const received: string[] = [];
+  const host = {
+    dir: root,
+    uid: undefined,
+    run: async (message: { files: { path: string }[] }) => {
+      received.push(...message.files.map((file) => readFileSync(file.path, 'utf8')));
+      return { type: 'returned' };
+    },
+  } as unknown as TaskHost;
+  const execute = createExecuteInHost({
+    pool: {
+      acquire: async () => host,
+      release: () => undefined,
+      retire: () => undefined,
+      close: async () => undefined,
+    },
+    storage,
+    outputStore: { limits: {} } as never,
+    disk: blockingDisk,
+  });
+  const run = (files: { id: string; sha256: string }[]) =>
+    execute(
+      ...([
+        { files, tenantId: 'default' },
+        { definition: {} },
+        { name: 'run-1' },
+        {},
+      ] as unknown as Parameters<Execute>),
+    ).then((execution) => execution.dispose());
+  return { storage, host, run, received };
+}
+
+async function store(storage: Storage, text: string, id = uuidv7()) {
+  return { id, ...(await storage.put(id, Readable.from([Buffer.from(text)]), { sizeBytesMax: 100 })) };
+}
