@@ -8,6 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { AppError } from '#shared/errors.ts';
 import type { Logger } from '#shared/log.ts';
 import { codeOf } from '#shared/storage/fs-errors.ts';
+import { releaseBuffers } from '#shared/release-buffers.ts';
 import { StoredFileMissingError, type Storage } from '#shared/storage/storage.ts';
 import { formatReprDigest } from './digest.ts';
 import { cleanMediaType, contentDisposition } from './file-name.ts';
@@ -101,7 +102,7 @@ export async function serveFile(options: {
   }
   res.setTimeout(idleMs, () => res.destroy());
   try {
-    await pipeline(bytes, res);
+    await pipeline(bytes, releaseBuffers(), res);
   } catch (err) {
     // The status is sent; the broken connection tells the client. Its own going away is nothing to tell anyone.
     if (codeOf(err) !== 'ERR_STREAM_PREMATURE_CLOSE')

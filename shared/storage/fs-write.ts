@@ -1,21 +1,30 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { Transform, Writable, type Readable } from 'node:stream';
+import { Writable, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { AppError } from '#shared/errors.ts';
+import { notePassed } from '#shared/release-buffers.ts';
 import { storageError } from './fs-errors.ts';
 
 const batchBytes = 1024 * 1024;
-/** Below the kernel's IOV_MAX (1,024), and a bound on the objects kept when a client sends one byte at a time. */
-const batchChunks = 256;
+/** Most files are small, and most that are not come quickly. */
+const firstBatchBytes = 64 * 1024;
 /** A slow upload is written at least this often, so that its part does not look abandoned (`sweepParts`). */
 const batchMs = 5_000;
 
+interface Batch {
+  readonly bytes: Buffer;
+  size: number;
+  readonly startedAt: number;
+}
+
 /**
  * Writes all of `source` to the file and hashes it on the way. One batch is written by the thread pool while the
- * next one is received and hashed on this thread. Memory: at most three batches.
+ * next one is received and hashed on this thread. Memory: two batches, and what the source holds.
  *
- * Not createWriteStream(), which writes each chunk by itself: a megabyte at a time leaves the thread pool to others.
+ * Not createWriteStream(), which writes each chunk by itself: a megabyte at a time leaves the thread pool to others. Bytes are
+ * hashed and copied where they come in, while the processor has them at hand; their chunk is garbage at once, and young (see
+ * release-buffers.ts). Not `for await`, which joins all chunks that wait: that is a second copy.
  * @throws AppError `content-too-large`; the signal's reason; whatever the source or the disk fails with. `source`
  *   is destroyed then; no write is under way.
  */
@@ -27,61 +36,68 @@ export async function writeStream(
   const { sizeBytesMax, signal } = options;
   const hash = createHash('sha256');
   let sizeBytes = 0;
-  let batch: Buffer[] = [];
-  let batchSize = 0;
-  let batchStartedAt = performance.now();
+  let batch: Batch | undefined;
+  let nextBatchBytes = firstBatchBytes;
   let writing: Promise<void> = Promise.resolve();
+
+  /** @returns what does not fit any more. */
+  function fill(chunk: Buffer): Buffer {
+    batch ??= { bytes: takeBuffer(nextBatchBytes), size: 0, startedAt: performance.now() };
+    const count = chunk.copy(batch.bytes, batch.size);
+    batch.size += count;
+    return chunk.subarray(count);
+  }
+
+  function isDue(): boolean {
+    if (batch === undefined) return false;
+    return batch.size === batch.bytes.length || performance.now() - batch.startedAt >= batchMs;
+  }
 
   async function flush(): Promise<void> {
     await writing;
     // Given up meanwhile: whoever waits for the last write must not find another one under way.
-    if (sink.destroyed) return;
+    if (sink.destroyed || batch === undefined) return;
     // Named here: to `put` an error with which the pipeline closes the source is one of the source.
-    writing = writeBatch(handle, batch, batchSize).catch((err: unknown) => {
+    writing = writeBatch(handle, batch).catch((err: unknown) => {
       throw storageError(err);
     });
     // A full disk ends the upload now, not when the next batch is due.
     writing.catch((err: unknown) => sink.destroy(err instanceof Error ? err : new Error(String(err))));
-    batch = [];
-    batchSize = 0;
-    batchStartedAt = performance.now();
+    batch = undefined;
+    nextBatchBytes = batchBytes;
   }
 
-  // Hashed where they come in, while the processor has them at hand, and not after they have waited for the disk. Not `for await`,
-  // which joins all chunks that wait: that copied every byte once more.
-  const hashing = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
+  async function flushAndFill(chunk: Buffer): Promise<void> {
+    await flush();
+    for (let rest = chunk; rest.length > 0 && !sink.destroyed;) {
+      rest = fill(rest);
+      if (rest.length > 0) await flush();
+    }
+  }
+
+  const sink = new Writable({
+    highWaterMark: firstBatchBytes,
+    write(chunk: Buffer, _encoding, done) {
       sizeBytes += chunk.length;
       if (sizeBytes > sizeBytesMax) {
         done(tooLarge(sizeBytesMax));
         return;
       }
       hash.update(chunk);
-      done(null, chunk);
-    },
-  });
-  const sink = new Writable({
-    highWaterMark: batchBytes,
-    write(chunk: Buffer, _encoding, done) {
-      batch.push(chunk);
-      batchSize += chunk.length;
-      const isDue =
-        batchSize >= batchBytes ||
-        batch.length >= batchChunks ||
-        performance.now() - batchStartedAt >= batchMs;
-      if (isDue) callBack(flush(), done);
+      const rest = fill(chunk);
+      notePassed(chunk.length);
+      if (isDue()) callBack(flushAndFill(rest), done);
       else done();
     },
     final(done) {
-      const flushed = batchSize > 0 ? flush() : Promise.resolve();
       callBack(
-        flushed.then(() => writing),
+        flush().then(() => writing),
         done,
       );
     },
   });
   try {
-    await pipeline(source, hashing, sink, { ...(signal && { signal }) });
+    await pipeline(source, sink, { ...(signal && { signal }) });
   } catch (err) {
     await writing.catch(() => {});
     throw signal?.aborted === true ? signal.reason : err;
@@ -105,9 +121,21 @@ function callBack(work: Promise<void>, done: (err?: Error) => void): void {
   );
 }
 
-async function writeBatch(handle: FileHandle, chunks: Buffer[], size: number): Promise<void> {
-  const { bytesWritten } = await handle.writev(chunks);
-  if (bytesWritten === size) return;
+async function writeBatch(handle: FileHandle, { bytes, size }: Batch): Promise<void> {
   // A short write is what a disk does that is about to be full; going on gives the reason as an error.
-  await handle.writeFile(Buffer.concat(chunks).subarray(bytesWritten));
+  for (let offset = 0; offset < size;)
+    offset += (await handle.write(bytes, offset, size - offset)).bytesWritten;
+  giveBuffer(bytes);
+}
+
+/** Kept from one upload to the next: each that is made anew has to be cleared by the kernel, page by page. */
+const buffers: Buffer[] = [];
+const buffersMax = 8;
+
+function takeBuffer(size: number): Buffer {
+  return (size === batchBytes ? buffers.pop() : undefined) ?? Buffer.allocUnsafeSlow(size);
+}
+
+function giveBuffer(buffer: Buffer): void {
+  if (buffer.length === batchBytes && buffers.length < buffersMax) buffers.push(buffer);
 }

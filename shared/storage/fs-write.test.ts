@@ -1,0 +1,71 @@
+import { randomBytes } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { Readable } from 'node:stream';
+import { expect, test } from 'vitest';
+import { writeStream } from './fs-write.ts';
+
+const MiB = 1024 * 1024;
+
+interface Disk {
+  readonly handle: FileHandle;
+  readonly writes: Buffer[];
+}
+
+/** @param write says how many of `length` bytes a write takes, or fails. */
+function createDisk(write: (length: number, count: number) => number | Promise<number>): Disk {
+  const writes: Buffer[] = [];
+  let count = 0;
+  const handle = {
+    async write(bytes: Buffer, offset: number, length: number) {
+      count += 1;
+      const bytesWritten = await write(length, count);
+      // Copied: what it was given is used again.
+      writes.push(Buffer.from(bytes.subarray(offset, offset + bytesWritten)));
+      return { bytesWritten };
+    },
+  };
+  return { handle: handle as unknown as FileHandle, writes };
+}
+
+test.for([
+  { what: 'one chunk over several batches', sizes: [3 * MiB + 5] },
+  { what: 'chunks that end with a batch', sizes: [64 * 1024, MiB, 1, MiB - 1, 0, MiB] },
+  { what: 'chunks of a socket', sizes: Array.from({ length: 70 }, () => 65_521) },
+])('$what are written in order, in batches of a MiB, also by a disk that takes half', async ({ sizes }) => {
+  const chunks = sizes.map((size) => randomBytes(size));
+  const disk = createDisk((length) => Math.ceil(length / 2));
+  const stored = await writeStream(disk.handle, Readable.from(chunks), { sizeBytesMax: 64 * MiB });
+  expect(stored.sizeBytes).toBe(sizes.reduce((sum, size) => sum + size, 0));
+  expect(Buffer.concat(disk.writes).equals(Buffer.concat(chunks))).toBe(true);
+});
+
+test('many small chunks are a few writes', async () => {
+  const disk = createDisk((length) => length);
+  await writeStream(
+    disk.handle,
+    Readable.from(Array.from({ length: 20_000 }, () => Buffer.alloc(100, 'x'))),
+    {
+      sizeBytesMax: 64 * MiB,
+    },
+  );
+  expect(disk.writes.map((bytes) => bytes.length)).toEqual([65_536, MiB, 20_000 * 100 - 65_536 - MiB]);
+});
+
+test('a disk that fills up, or an abort, in the middle of a chunk over many batches ends it', async () => {
+  const full = createDisk((length, count) =>
+    count === 1 ? length : Promise.reject(Object.assign(new Error('no space left'), { code: 'ENOSPC' })),
+  );
+  const large = () => Readable.from([randomBytes(8 * MiB)]);
+  const limits = { sizeBytesMax: 64 * MiB };
+  await expect(writeStream(full.handle, large(), limits)).rejects.toMatchObject({ code: 'storage-full' });
+
+  const abort = new AbortController();
+  const slow = createDisk(async (length, count) => {
+    if (count === 2) abort.abort(new Error('cancelled'));
+    await new Promise((resolve) => setImmediate(resolve));
+    return length;
+  });
+  const written = writeStream(slow.handle, large(), { ...limits, signal: abort.signal });
+  await expect(written).rejects.toThrow('cancelled');
+  expect(slow.writes).toHaveLength(2);
+});
