@@ -34,18 +34,16 @@ export function runCount(bench: Bench): number {
   return bench.isQuick ? 1 : bench.runs;
 }
 
-/** Runs ours and the reference in turns, so that whatever else the machine does hits both. */
-export async function inTurns<Ours, Reference>(
+/** Runs ours and what it is compared with in turns, so that whatever else the machine does hits all. @returns each one's runs. */
+export async function inTurns<Runs extends Readonly<Record<string, () => Promise<unknown>>>>(
   count: number,
-  runs: { ours: () => Promise<Ours>; reference: () => Promise<Reference> },
-): Promise<{ ours: Ours[]; reference: Reference[] }> {
-  const ours: Ours[] = [];
-  const reference: Reference[] = [];
+  runs: Runs,
+): Promise<{ [Name in keyof Runs]: Awaited<ReturnType<Runs[Name]>>[] }> {
+  const results = Object.fromEntries(Object.keys(runs).map((name) => [name, [] as unknown[]]));
   for (let index = 0; index < count; index += 1) {
-    ours.push(await runs.ours());
-    reference.push(await runs.reference());
+    for (const [name, run] of Object.entries(runs)) results[name]?.push(await run());
   }
-  return { ours, reference };
+  return results as { [Name in keyof Runs]: Awaited<ReturnType<Runs[Name]>>[] };
 }
 
 export function median(values: readonly number[]): number {

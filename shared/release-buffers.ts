@@ -1,13 +1,13 @@
 /**
  * V8 does not see how large the buffers of a stream are until 32 MiB of them have gathered, and then marks the whole heap (20 MiB
  * in the api) to find that nearly all are garbage: for an upload of 1 GiB 28 times, which took half of the processor time. They
- * are all young, and what it takes to free the young ones is half a millisecond: so whoever lets many bytes pass says so here.
+ * are all young, and to free the young ones takes a fifth of a millisecond: so whoever lets many bytes pass says so here.
  */
 import { Transform } from 'node:stream';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-/** V8 counts what was freed when it collects the next time, so two of these have to be less than its 32 MiB. */
+/** V8 counts what was freed when it collects the next time. With 16 MiB it marked the heap all the same now and then. */
 const collectEveryBytes = 4 * 1024 * 1024;
 
 const collect = exposeCollector();
