@@ -1,7 +1,8 @@
 /**
  * V8 does not see how large the buffers of a stream are until 32 MiB of them have gathered, and then marks the whole heap (20 MiB
  * in the api) to find that nearly all are garbage: for an upload of 1 GiB 28 times, which took half of the processor time. They
- * are all young, and to free the young ones takes a fifth of a millisecond: so whoever lets many bytes pass says so here.
+ * are all young, and to free the young ones takes one
+ * millisecond at most: so whoever lets many bytes pass says so here.
  */
 import { Transform } from 'node:stream';
 import { setFlagsFromString } from 'node:v8';
@@ -24,7 +25,8 @@ export function notePassed(bytes: number): void {
 /** Lets a stream of large buffers through, and notes it. */
 export function releaseBuffers(): Transform {
   return new Transform({
-    highWaterMark: 256 * 1024,
+    // Holds none itself.
+    highWaterMark: 1,
     transform(chunk: Buffer, _encoding, done) {
       notePassed(chunk.length);
       done(null, chunk);

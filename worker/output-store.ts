@@ -141,7 +141,7 @@ export function createOutputStore(options: {
           'task-output',
           cleanText(`The result does not fit the output schema: ${z.prettifyError(parsed.error)}`, 2_000),
         );
-      if (JSON.stringify(parsed.data ?? null).length > limits.resultBytesMax) throw tooLarge();
+      if (sizeOf(parsed.data) > limits.resultBytesMax) throw tooLarge();
       const unstorable = findUnstorable(parsed.data);
       if (unstorable !== undefined)
         throw new AppError(
@@ -156,6 +156,9 @@ export function createOutputStore(options: {
       }
       if (new Set(declared.map((file) => file.id)).size !== declared.length)
         throw new AppError('task-output', 'The task declared one output file twice.');
+      const taken = declared.find((file) => inputFileIds.includes(file.id));
+      if (taken !== undefined)
+        throw new AppError('task-output', `The task declared its input ${taken.id} as an output.`);
       const known = new Set([...declared.map((file) => file.id), ...inputFileIds]);
       const foreign = findFileRefs(definition)(parsed.data).find((ref) => !known.has(ref.id));
       if (foreign !== undefined)
@@ -167,6 +170,15 @@ export function createOutputStore(options: {
       return { result: parsed.data, outputs };
     },
   };
+}
+
+/** Of the result as JSON, in bytes. @throws AppError `task-output` when it is nested too deep for that. */
+function sizeOf(result: unknown): number {
+  try {
+    return Buffer.byteLength(JSON.stringify(result ?? null));
+  } catch (err) {
+    throw new AppError('task-output', 'The result is nested too deep.', { cause: err });
+  }
 }
 
 const finders = new WeakMap<TaskDefinition, ReturnType<typeof createFileRefFinder>>();

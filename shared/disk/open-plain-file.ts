@@ -26,7 +26,9 @@ function openPrivate(path: string): number {
     return openSync(path, flags);
   } catch (err) {
     // A tool made it private to the host's user.
-    if (process.getuid?.() !== 0) throw err;
+    const isPrivate =
+      err instanceof Error && 'code' in err && (err.code === 'EACCES' || err.code === 'EPERM');
+    if (!isPrivate || process.getuid?.() !== 0) throw err;
     lchownSync(path, 0, process.getgid?.() ?? 0);
     return openSync(path, flags);
   }

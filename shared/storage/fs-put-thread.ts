@@ -6,8 +6,6 @@ import { crashPoint } from '#shared/crash-point.ts';
 import { openPlainFile } from '#shared/disk/open-plain-file.ts';
 
 const bufferBytesMax = 1024 * 1024;
-/** What a file was announced with may be less than what a host that still runs makes of it, and nobody can stop a thread. */
-const bufferBytesMin = 64 * 1024;
 
 interface Target {
   /** The most bytes that are taken. */
@@ -33,7 +31,10 @@ export interface PutTask extends Target {
   readonly threadBytesMax: number;
 }
 
-/** @returns `no-source` when it is no plain file (with the system's code, if it has one); `too-large` for `sizeBytesMax`. */
+/**
+ * @returns `no-source` when it is no plain file, or has changed meanwhile (with the system's code, if it has one); `too-large` for
+ *   `sizeBytesMax`.
+ */
 export function putFile({
   source,
   threadBytesMax,
@@ -48,14 +49,27 @@ export function putFile({
     file = openPlainFile(source);
   } catch (err) {
     const code = err instanceof Error && 'code' in err ? String(err.code) : undefined;
+    // Everything else is our own trouble, or the disk's.
+    if (code !== undefined && !sourceCodes.has(code)) throw err;
     return { type: 'no-source', message: err instanceof Error ? err.message : String(err), code };
+  }
+  if (file.sizeBytes > target.sizeBytesMax) {
+    closeSync(file.fd);
+    return { type: 'too-large' };
   }
   if (file.sizeBytes > threadBytesMax) return { type: 'opened', ...file };
   const stored = putOpened({ ...file, ...target });
-  return stored === undefined ? { type: 'too-large' } : { type: 'stored', ...stored };
+  if (stored !== undefined) return { type: 'stored', ...stored };
+  return { type: 'no-source', message: 'it changed while it was being read', code: undefined };
 }
 
-/** Closes the file. @returns undefined when it has become larger than `sizeBytesMax`. */
+/** What opening says of the file itself. EAGAIN: somebody holds a lease on it. */
+const sourceCodes = new Set(['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM', 'ELOOP', 'EAGAIN', 'ENXIO']);
+
+/**
+ * Closes the file. @returns undefined when it has become larger: nobody can stop a thread, and a host that still runs could go on
+ * writing for ever.
+ */
 export function putOpened(file: OpenedFile & Target): Stored | undefined {
   const { part, path } = file;
   try {
@@ -71,20 +85,20 @@ export function putOpened(file: OpenedFile & Target): Stored | undefined {
   }
 }
 
-function writePart({ fd, sizeBytes, sizeBytesMax, part, mode }: OpenedFile & Target): Stored | undefined {
+function writePart({ fd, sizeBytes, part, mode }: OpenedFile & Target): Stored | undefined {
   const out = openSync(part, 'wx', mode);
   try {
     // Not through open's mode alone: the umask would take bits away.
     fchmodSync(out, mode);
     const hash = createHash('sha256');
     // One more than there is: the read that finds the end is the same that found all.
-    const buffer = Buffer.allocUnsafe(Math.min(Math.max(sizeBytes + 1, bufferBytesMin), bufferBytesMax));
+    const buffer = Buffer.allocUnsafe(Math.min(sizeBytes + 1, bufferBytesMax));
     let total = 0;
     for (;;) {
       const count = readSync(fd, buffer, 0, buffer.length, null);
       if (count === 0) break;
       total += count;
-      if (total > sizeBytesMax) return undefined;
+      if (total > sizeBytes) return undefined;
       const chunk = buffer.subarray(0, count);
       hash.update(chunk);
       for (let written = 0; written < count;) written += writeSync(out, chunk, written);

@@ -114,11 +114,11 @@ export function createFsStorage({ dir, threads }: { dir: string; threads?: DiskT
       case 'opened':
         return put(id, createReadStream('', { fd: end.fd, highWaterMark: streamBytes }), options);
       case 'no-source':
+        await rm(part, { force: true }).catch(() => {});
         throw new SourceFileError(
           Object.assign(new Error(end.message), end.code !== undefined && { code: end.code }),
         );
       case 'too-large':
-        await rm(part, { force: true }).catch(() => {});
         throw tooLarge(sizeBytesMax);
     }
   }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { writeStream } from './fs-write.ts';
 
 const MiB = 1024 * 1024;
@@ -48,7 +48,26 @@ test('many small chunks are a few writes', async () => {
       sizeBytesMax: 64 * MiB,
     },
   );
-  expect(disk.writes.map((bytes) => bytes.length)).toEqual([65_536, MiB, 20_000 * 100 - 65_536 - MiB]);
+  const first = [64 * 1024, 256 * 1024, MiB];
+  const rest = 20_000 * 100 - first.reduce((sum, size) => sum + size, 0);
+  expect(disk.writes.map((bytes) => bytes.length)).toEqual([...first, rest]);
+});
+
+test('uploads that break off leave their buffers to the next ones', async () => {
+  const disk = createDisk((length) => length);
+  const upload = async () => {
+    async function* breakOff() {
+      yield randomBytes(400 * 1024);
+      throw new Error('gone');
+    }
+    const written = writeStream(disk.handle, Readable.from(breakOff()), { sizeBytesMax: 64 * MiB });
+    await expect(written).rejects.toThrow('gone');
+  };
+  await upload();
+  const allocate = vi.spyOn(Buffer, 'allocUnsafeSlow');
+  onTestFinished(() => allocate.mockRestore());
+  for (let count = 0; count < 20; count += 1) await upload();
+  expect(allocate).not.toHaveBeenCalled();
 });
 
 test('a disk that fills up, or an abort, in the middle of a chunk over many batches ends it', async () => {

@@ -6,9 +6,9 @@ import { AppError } from '#shared/errors.ts';
 import { notePassed } from '#shared/release-buffers.ts';
 import { storageError } from './fs-errors.ts';
 
-const batchBytes = 1024 * 1024;
-/** Most files are small, and most that are not come quickly. */
-const firstBatchBytes = 64 * 1024;
+/** The first, the second and all others of a file: most are small, and a slow one should not hold much. */
+const batchSizes = [64 * 1024, 256 * 1024, 1024 * 1024];
+const [firstBatchBytes = 0] = batchSizes;
 /** A slow upload is written at least this often, so that its part does not look abandoned (`sweepParts`). */
 const batchMs = 5_000;
 
@@ -37,12 +37,12 @@ export async function writeStream(
   const hash = createHash('sha256');
   let sizeBytes = 0;
   let batch: Batch | undefined;
-  let nextBatchBytes = firstBatchBytes;
+  let batches = 0;
   let writing: Promise<void> = Promise.resolve();
 
   /** @returns what does not fit any more. */
   function fill(chunk: Buffer): Buffer {
-    batch ??= { bytes: takeBuffer(nextBatchBytes), size: 0, startedAt: performance.now() };
+    batch ??= { bytes: takeBuffer(batches), size: 0, startedAt: performance.now() };
     const count = chunk.copy(batch.bytes, batch.size);
     batch.size += count;
     return chunk.subarray(count);
@@ -64,7 +64,13 @@ export async function writeStream(
     // A full disk ends the upload now, not when the next batch is due.
     writing.catch((err: unknown) => sink.destroy(err instanceof Error ? err : new Error(String(err))));
     batch = undefined;
-    nextBatchBytes = batchBytes;
+    batches += 1;
+  }
+
+  /** The batch that was not written: nothing fills it any more once the sink is destroyed. */
+  function giveUp(): void {
+    if (batch !== undefined) giveBuffer(batch.bytes);
+    batch = undefined;
   }
 
   async function flushAndFill(chunk: Buffer): Promise<void> {
@@ -100,6 +106,7 @@ export async function writeStream(
     await pipeline(source, sink, { ...(signal && { signal }) });
   } catch (err) {
     await writing.catch(() => {});
+    giveUp();
     throw signal?.aborted === true ? signal.reason : err;
   }
   return { sizeBytes, sha256: hash.digest('hex') };
@@ -128,14 +135,20 @@ async function writeBatch(handle: FileHandle, { bytes, size }: Batch): Promise<v
   giveBuffer(bytes);
 }
 
-/** Kept from one upload to the next: each that is made anew has to be cleared by the kernel, page by page. */
-const buffers: Buffer[] = [];
-const buffersMax = 8;
+/**
+ * Kept from one file to the next. To V8 each that is made is as many bytes to be collected, whatever is written into it; and the
+ * kernel clears it page by page.
+ */
+const kept = new Map<number, Buffer[]>(batchSizes.map((size) => [size, []]));
+const keptMax = 8;
 
-function takeBuffer(size: number): Buffer {
-  return (size === batchBytes ? buffers.pop() : undefined) ?? Buffer.allocUnsafeSlow(size);
+/** @param number of the batch in its file, from 0. */
+function takeBuffer(number: number): Buffer {
+  const size = batchSizes[Math.min(number, batchSizes.length - 1)] ?? 0;
+  return kept.get(size)?.pop() ?? Buffer.allocUnsafeSlow(size);
 }
 
 function giveBuffer(buffer: Buffer): void {
-  if (buffer.length === batchBytes && buffers.length < buffersMax) buffers.push(buffer);
+  const others = kept.get(buffer.length);
+  if (others !== undefined && others.length < keptMax) others.push(buffer);
 }

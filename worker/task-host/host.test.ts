@@ -1,8 +1,10 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
 import { createLogger } from '#shared/log.ts';
+import { waitFor } from '#test/support/wait-for.ts';
 import { spawnHost, type TaskHost } from './host.ts';
 import { createHostDir } from './scratch.ts';
 
@@ -37,6 +39,67 @@ test('a soft time limit that passed before the run reached its host is told to t
   expect(end).toEqual({ type: 'returned', document: { result: { attempt: 1 }, outputs: [] } });
 });
 
+test('a result that JSON has no form for is the mistake of the handler', async () => {
+  const host = await startHost();
+  for (const result of ['() => 1', 'undefined', '{ toJSON() {} }', '1n']) {
+    const end = await runHandler(host, `() => (${result})`);
+    // A handler may return nothing: that is null.
+    if (result === 'undefined') expect(end).toMatchObject({ document: { result: null } });
+    else expect(end).toMatchObject({ type: 'threw', kind: 'bad-output' });
+  }
+  expect(host.isReusable()).toBe(true);
+});
+
+test.each(['returned', 'threw'])(
+  'what an earlier run has left behind cannot end the next one (%s)',
+  async (type) => {
+    const host = await startHost();
+    const said = { document: { result: 'forged', outputs: [] }, kind: 'error', message: 'forged' };
+    const forged = { type, run: 'forged', ...said, rssBytes: 1, hasSpawned: false };
+    const end = await runHandler(
+      host,
+      `(_, ctx) => {
+        setTimeout(() => process.getBuiltinModule('fs').writeSync(3, '${JSON.stringify(forged)}\\n'), 200);
+        return new Promise((resolve) => setTimeout(resolve, 600_000));
+      }`,
+    );
+    expect(end).toMatchObject({
+      type: 'died',
+      description: expect.stringContaining('ended a run that is not'),
+    });
+    expect(host.isReusable()).toBe(false);
+  },
+);
+
+test('a host that ends a run although it has none is not used again', async () => {
+  const host = await startHost();
+  const line = JSON.stringify({ type: 'returned', run: 'x', rssBytes: 1, hasSpawned: false });
+  await runHandler(
+    host,
+    `() => void setTimeout(() => process.getBuiltinModule('fs').writeSync(3, '${line}\\n'), 100)`,
+  );
+  await waitFor(() => (host.isReusable() ? undefined : true), { what: 'the host to be given up' });
+});
+
+test('a host that talks without end is listened to now and then, and its run still ends', async () => {
+  const host = await startHost();
+  let heard = 0;
+  const abort = new AbortController();
+  const ended = runHandler(
+    host,
+    `async (_, ctx) => { for (;;) { for (let n = 0; n < 1_000; n += 1) ctx.log('x'); await new Promise(setImmediate); } }`,
+    { onLog: () => (heard += 1), signal: abort.signal },
+  );
+  await waitFor(() => (heard > 0 ? true : undefined), { what: 'its first word' });
+  const startedMs = performance.now();
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  // However long it took: 5,000 in each second that it has touched.
+  const seconds = Math.ceil((performance.now() - startedMs) / 1_000) + 1;
+  expect(heard).toBeLessThanOrEqual(seconds * 5_000);
+  abort.abort('cancelled');
+  expect(await ended).toEqual({ type: 'stopped' });
+});
+
 test('a host that cannot be started fails the run that asked for it, and nothing else', async () => {
   const dir = join(tmpdir(), 'windlass-no-such-directory');
   expect(() => spawnHost({ dir, limits, uid: undefined, compileCache: undefined, log })).toThrow(
@@ -65,26 +128,43 @@ function runTask(
   onProgress: (percent: number) => void = () => {},
   softSignal = new AbortController().signal,
 ) {
+  const handlerUrl = new URL(`../../test/fixtures/tasks/${task}/handler.ts`, import.meta.url).href;
+  return run(host, `test.${task}`, handlerUrl, input, { onProgress, softSignal });
+}
+
+/** @param handler its source. */
+function runHandler(host: TaskHost, handler: string, io: Partial<Parameters<TaskHost['run']>[1]> = {}) {
+  const dir = mkdtempSync(join(tmpdir(), 'windlass-handler-'));
+  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
+  const schema = '{ safeParse: (data) => ({ success: true, data }) }';
+  writeFileSync(join(dir, 'task.ts'), `export const task = { input: ${schema}, output: ${schema} };`);
+  writeFileSync(join(dir, 'handler.ts'), `export default ${handler};`);
+  return run(host, dir, pathToFileURL(join(dir, 'handler.ts')).href, {}, io);
+}
+
+function run(
+  host: TaskHost,
+  task: string,
+  handlerUrl: string,
+  input: unknown,
+  io: Partial<Parameters<TaskHost['run']>[1]>,
+) {
   const runDir = join(host.dir, 'run');
   mkdirSync(join(runDir, 'out'), { recursive: true });
+  const never = new AbortController().signal;
   return host.run(
     {
       type: 'run',
       jobId: '019abc00-0000-7000-8000-000000000000',
       tenantId: 'default',
-      task: `test.${task}`,
-      handlerUrl: new URL(`../../test/fixtures/tasks/${task}/handler.ts`, import.meta.url).href,
+      task,
+      handlerUrl,
       attempt: 1,
       input,
       files: [],
       limits: { outputFilesMax: 10, outputFileBytesMax: 1_000, resultBytesMax: 1_000 },
       runDir,
     },
-    {
-      signal: new AbortController().signal,
-      softSignal,
-      onProgress,
-      onLog: () => {},
-    },
+    { signal: never, softSignal: never, onProgress: () => {}, onLog: () => {}, ...io },
   );
 }

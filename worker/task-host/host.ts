@@ -57,7 +57,7 @@ export interface TaskHost {
   readonly isReusable: () => boolean;
   /** @param signal aborting it ends the run within 3 s, whatever the handler does. */
   run(
-    message: RunMessage,
+    order: Omit<RunMessage, 'run'>,
     io: {
       signal: AbortSignal;
       softSignal: AbortSignal;
@@ -73,6 +73,8 @@ export interface TaskHost {
 
 const termAfterMs = 1_000;
 const killAfterMs = 2_500;
+/** Of a host; further ones have to wait. A handler that logs in a loop may say this much. */
+const messagesPerSecondMax = 5_000;
 /** The stack of native code that Node prints as it aborts takes several KiB, and comes after the reason. */
 const stderrBytesMax = 16_384;
 
@@ -99,6 +101,8 @@ export function spawnHost(options: {
   let isSpent = false;
   let hasExited = false;
   let stderr = '';
+  let secondStartedMs = 0;
+  let messages = 0;
   let onMessage: ((message: FromHost) => void) | undefined;
 
   const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
@@ -124,11 +128,28 @@ export function spawnHost(options: {
       (line) => {
         const message = parseMessage(line);
         if (message === undefined) breakOff('sent a message that is not part of the protocol');
-        else onMessage?.(message);
+        else if (onMessage !== undefined) onMessage(message);
+        // What was reported too late is nobody's.
+        else if (message.type === 'returned' || message.type === 'threw')
+          breakOff('ended a run although it had none');
+        slowDown();
       },
       { bytesMax: lineBytesMax, onOverflow: () => breakOff('sent a line that is too long') },
     ),
   );
+
+  /** What it says is read on this thread, which renews the lease and does all else. */
+  function slowDown(): void {
+    const now = performance.now();
+    if (now - secondStartedMs >= 1_000) {
+      secondStartedMs = now;
+      messages = 0;
+    }
+    messages += 1;
+    if (messages !== messagesPerSecondMax || isSpent) return;
+    socket.pause();
+    setTimeout(() => socket.resume(), 1_000 - (now - secondStartedMs)).unref();
+  }
 
   function breakOff(why: string): void {
     log.error({ hostPid: pid, why }, 'task host broke the protocol and is killed');
@@ -148,15 +169,21 @@ export function spawnHost(options: {
     uid,
     tenantId: undefined,
     isReusable: () => !isSpent,
-    async run(message, io) {
+    async run(order, io) {
+      const message: RunMessage = { ...order, run: randomUUID() };
       jobs += 1;
       if (jobs >= limits.jobsMax) isSpent = true;
       stderr = '';
       const ended = new Promise<Extract<FromHost, { type: 'returned' | 'threw' }>>((resolve) => {
         onMessage = (event) => {
-          if (event.type === 'progress') io.onProgress(event.percent, event.message);
-          else if (event.type === 'log') io.onLog(event.message);
-          else if (event.type !== 'ready') resolve(event);
+          if (event.type === 'ready') return;
+          const isOurs = event.run === message.run;
+          if (event.type === 'progress') {
+            if (isOurs) io.onProgress(event.percent, event.message);
+          } else if (event.type === 'log') {
+            if (isOurs) io.onLog(event.message);
+          } else if (isOurs) resolve(event);
+          else breakOff('ended a run that is not the one it was given');
         };
       });
       const timers: NodeJS.Timeout[] = [];

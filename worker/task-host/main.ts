@@ -55,6 +55,7 @@ async function run(message: RunMessage): Promise<void> {
   const progress = createProgressSender((percent, text) =>
     send({
       type: 'progress',
+      run: message.run,
       // Done of all is 0 of 0 now and then. JSON knows no NaN, so it would not be part of the protocol.
       percent: Number.isFinite(percent) ? percent : 0,
       ...(text !== undefined && { message: cleanText(text, 1_000) }),
@@ -64,7 +65,7 @@ async function run(message: RunMessage): Promise<void> {
     signal: hard.signal,
     softSignal: soft.signal,
     progress: progress.report,
-    log: (text) => send({ type: 'log', message: cleanText(text, 1_000) }),
+    log: (text) => send({ type: 'log', run: message.run, message: cleanText(text, 1_000) }),
     scratchDir() {
       const dir = join(message.runDir, 'tmp');
       mkdirSync(dir, { recursive: true });
@@ -73,11 +74,10 @@ async function run(message: RunMessage): Promise<void> {
     outputPath: (id) => join(message.runDir, 'out', id),
   });
   current = undefined;
+  const delivered = end.type === 'returned' ? await deliver(message.runDir, end) : end;
   // The end of a success clears it.
-  if (end.type === 'returned') progress.drop();
-  else progress.flush();
-  const usage = { rssBytes: process.memoryUsage.rss(), hasSpawned };
-  send({ ...(end.type === 'returned' ? await deliver(message.runDir, end) : end), ...usage });
+  progress.close({ isSent: delivered.type !== 'returned' });
+  send({ ...delivered, run: message.run, rssBytes: process.memoryUsage.rss(), hasSpawned });
 }
 
 type Delivered =
@@ -86,9 +86,11 @@ type Delivered =
 
 /** The worker reads a long document from a file, whose size it can look at first. */
 async function deliver(runDir: string, end: Extract<HandlerEnd, { type: 'returned' }>): Promise<Delivered> {
-  const document = { result: end.result, outputs: end.outputs };
   try {
-    const text = JSON.stringify(document);
+    // A function, for example. Left out, it would not be part of the protocol.
+    const result = JSON.stringify(end.result) as string | undefined;
+    if (result === undefined) throw new TypeError('The result is nothing that JSON has a form for.');
+    const text = `{"result":${result},"outputs":${JSON.stringify(end.outputs)}}`;
     if (Buffer.byteLength(text) <= documentBytesMax) return { type: 'returned', document: JSON.parse(text) };
     await writeFile(join(runDir, 'result.json'), text);
     return { type: 'returned' };

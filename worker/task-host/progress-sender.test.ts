@@ -30,19 +30,20 @@ test('a handler that gives no timer its turn is heard all the same', () => {
   vi.restoreAllMocks();
 });
 
-test('what is waiting at the end is sent, or forgotten, once', () => {
+test.for([true, false])('what is waiting at the end is sent once, or not at all (%s)', (isSent) => {
   const sent: [number, string | undefined][] = [];
   const sender = createProgressSender((...report) => sent.push(report));
   sender.report(1, 'a');
   sender.report(2, 'b');
-  sender.flush();
-  sender.flush();
-  sender.report(3, 'c');
-  sender.drop();
-  sender.flush();
+  sender.close({ isSent });
+  sender.report(3, 'too late');
   vi.advanceTimersByTime(1_000);
-  expect(sent).toEqual([
-    [1, 'a'],
-    [2, 'b'],
-  ]);
+  expect(sent).toEqual(
+    isSent
+      ? [
+          [1, 'a'],
+          [2, 'b'],
+        ]
+      : [[1, 'a']],
+  );
 });

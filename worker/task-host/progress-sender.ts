@@ -4,10 +4,8 @@
  */
 export interface ProgressSender {
   report(percent: number, text: string | undefined): void;
-  /** Sends what is waiting, which is the last that was reported. */
-  flush(): void;
-  /** Forgets what is waiting. */
-  drop(): void;
+  /** The run has ended: what still waits is sent, or not, and what is reported later is nobody's any more. */
+  close(options: { isSent: boolean }): void;
 }
 
 const sendEveryMs = 100;
@@ -18,29 +16,30 @@ export function createProgressSender(
   let sentMs = Number.NEGATIVE_INFINITY;
   let waiting: { percent: number; text: string | undefined } | undefined;
   let timer: NodeJS.Timeout | undefined;
+  let isClosed = false;
 
   function flush(): void {
-    const newest = waiting;
-    drop();
-    if (newest === undefined) return;
-    sentMs = performance.now();
-    send(newest.percent, newest.text);
-  }
-
-  function drop(): void {
     clearTimeout(timer);
     timer = undefined;
+    if (waiting === undefined) return;
+    const { percent, text } = waiting;
     waiting = undefined;
+    sentMs = performance.now();
+    send(percent, text);
   }
 
   return {
     report(percent, text) {
+      if (isClosed) return;
       waiting = { percent, text };
       // A handler that keeps the thread to itself gives no timer its turn.
       if (performance.now() - sentMs >= sendEveryMs) flush();
       else timer ??= setTimeout(flush, sendEveryMs);
     },
-    flush,
-    drop,
+    close({ isSent }) {
+      isClosed = true;
+      if (!isSent) waiting = undefined;
+      flush();
+    },
   };
 }

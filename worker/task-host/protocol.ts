@@ -3,6 +3,7 @@
  * host's side runs untrusted bytes, so the worker limits the length of a line, checks the shape of every message,
  * and reads a long result from a file whose size it has looked at.
  */
+import { isUuid } from '#shared/ids.ts';
 import type { OutputLimits } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
 
@@ -13,6 +14,8 @@ export const documentBytesMax = 32 * 1024;
 
 export interface RunMessage {
   readonly type: 'run';
+  /** Known to this run alone: its messages name it, so that what an earlier one left behind cannot speak for it. */
+  readonly run: string;
   readonly jobId: string;
   readonly tenantId: string;
   readonly task: string;
@@ -42,7 +45,7 @@ export type ThrownKind = z.infer<typeof thrownKind>;
 
 /** A file that a handler started with `ctx.output()`. */
 export const outputFile = z.object({
-  id: z.uuid(),
+  id: z.string().refine(isUuid),
   name: z.string().min(1).max(1_000),
   mediaType: z.string().min(1).max(255),
 });
@@ -55,17 +58,24 @@ export type ResultDocument = z.infer<typeof resultDocument>;
 
 export const fromHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ready') }),
-  z.object({ type: z.literal('progress'), percent: z.number(), message: z.string().optional() }),
-  z.object({ type: z.literal('log'), message: z.string() }),
+  z.object({
+    type: z.literal('progress'),
+    run: z.string(),
+    percent: z.number(),
+    message: z.string().optional(),
+  }),
+  z.object({ type: z.literal('log'), run: z.string(), message: z.string() }),
   /** The handler returned. A long document is in `result.json` of the run's directory instead. */
   z.object({
     type: z.literal('returned'),
+    run: z.string(),
     document: resultDocument.optional(),
     rssBytes: z.number().min(0),
     hasSpawned: z.boolean(),
   }),
   z.object({
     type: z.literal('threw'),
+    run: z.string(),
     kind: thrownKind,
     message: z.string(),
     delayMs: z.number().min(0).optional(),

@@ -30,7 +30,7 @@ export interface HandlerIo {
 
 /** Runs one handler with its context, and checks input and result against the task's schemas. Never rejects. */
 export async function runHandler(
-  run: Omit<RunMessage, 'type' | 'runDir'>,
+  run: Omit<RunMessage, 'type' | 'run' | 'runDir'>,
   io: HandlerIo,
 ): Promise<HandlerEnd> {
   try {
@@ -55,7 +55,7 @@ export async function runHandler(
 }
 
 function createContext(
-  run: Omit<RunMessage, 'type' | 'runDir'>,
+  run: Omit<RunMessage, 'type' | 'run' | 'runDir'>,
   io: HandlerIo,
   outputs: OutputDeclaration[],
 ): TaskContext {
