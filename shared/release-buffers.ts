@@ -34,10 +34,14 @@ export function releaseBuffers(): Transform {
   });
 }
 
-/** For this module alone: not as a global, which a flag on the command line would make of it. */
-function exposeCollector(): (options: { type: 'minor' }) => void {
+/**
+ * For this module alone, where the command line has not made a global of it. The flag is the whole process': in a thread that loads this
+ * at the same moment it may be off again already. Then buffers are freed later, as they were.
+ */
+function exposeCollector(): (options: { type: 'minor' }) => unknown {
+  if (globalThis.gc !== undefined) return globalThis.gc;
   setFlagsFromString('--expose-gc');
-  const gc: unknown = runInNewContext('gc');
+  const gc: unknown = runInNewContext(`typeof gc === 'function' ? gc : () => {}`);
   setFlagsFromString('--no-expose-gc');
   return gc as ReturnType<typeof exposeCollector>;
 }

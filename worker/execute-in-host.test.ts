@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -45,6 +45,7 @@ function start() {
     dir: root,
     uid: undefined,
     run: async (message: { files: { path: string }[] }) => {
+      expect(statSync(join(root, 'run-1')).mode & 0o7777, 'it is the host’s').toBe(0o2770);
       received.push(...message.files.map((file) => readFileSync(file.path, 'utf8')));
       return { type: 'returned' };
     },

@@ -193,7 +193,7 @@ test('100,000 jobs that wait for one key cost a round of feeding a few looks, an
     // Those that are found without room are parked, a few hundred with each round.
     for (;;) {
       const { hasMore, wakeAfter } = await feedQueues(counting, ['q']);
-      if (!hasMore && wakeAfter.size === 0) break;
+      if (!hasMore && wakeAfter.get('q') === Infinity) break;
     }
     expect(await countParked()).toBe(100_000);
 

@@ -33,7 +33,10 @@ export interface FeedResult {
   readonly takenPerSecond: ReadonlyMap<string, number>;
   /** More rows wait and the window has room, or more became due than one tick moves: feed again at once. */
   readonly hasMore: boolean;
-  /** By queue in which rows wait that did not fit into its window: feed again when one worker has taken so many. */
+  /**
+   * By queue, of those that nobody else was feeding: feed again when one worker has taken so many. Infinity where no rows waited
+   * before this tick.
+   */
   readonly wakeAfter: ReadonlyMap<string, number>;
   /** Until the next row becomes due, in ms; undefined when none is scheduled. */
   readonly nextDueMs: number | undefined;
@@ -58,6 +61,7 @@ export function feedQueues(db: Db, queues: readonly string[]): Promise<FeedResul
     const wakeAfter = new Map<string, number>();
     const dueTimes = states.map((state) => state.next_due_ms).filter((ms) => ms !== null);
     for (const state of states) {
+      wakeAfter.set(state.name, Number.POSITIVE_INFINITY);
       if (state.is_paused || !(state.has_waiting || state.has_parked)) continue;
       const fed: Fed = state.room > 0 ? await feedQueue(client, state) : { picked: [], hasMore: false };
       if (state.has_waiting) wakeAfter.set(state.name, partOfWindow(state, fed.picked.length));

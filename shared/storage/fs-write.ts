@@ -145,7 +145,10 @@ const keptMax = 8;
 /** @param number of the batch in its file, from 0. */
 function takeBuffer(number: number): Buffer {
   const size = batchSizes[Math.min(number, batchSizes.length - 1)] ?? 0;
-  return kept.get(size)?.pop() ?? Buffer.allocUnsafeSlow(size);
+  const buffer = kept.get(size)?.pop();
+  if (buffer !== undefined) return buffer;
+  notePassed(size);
+  return Buffer.allocUnsafeSlow(size);
 }
 
 function giveBuffer(buffer: Buffer): void {

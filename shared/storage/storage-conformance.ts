@@ -202,6 +202,23 @@ export function describeStorage(name: string, create: () => Promise<StorageUnder
         expect(await refuse(hard)).toMatchObject({ message: 'it is a hard link to another file' });
       });
 
+      test('an abort in the middle of a large one leaves nothing, and the file closed', async () => {
+        const path = join(scratch, 'large');
+        writeFileSync(path, randomBytes(40 * MiB));
+        const id = uuidv7();
+        const abort = new AbortController();
+        const put = storage.putFile(id, path, { sizeBytesMax: 64 * MiB, signal: abort.signal });
+        const ended = put.catch((err: unknown) => err);
+        let isOver = false;
+        void ended.then(() => (isOver = true));
+        // Looked for without a pause: it takes a fraction of a second.
+        while (!isOver && !isOpen(path)) await new Promise((resolve) => setImmediate(resolve));
+        abort.abort(new Error('cancelled'));
+        expect(await ended).toMatchObject({ message: 'cancelled' });
+        await waitFor(() => (isOpen(path) ? undefined : true), { what: 'the file to be closed' });
+        await expectNothingUnder(id);
+      });
+
       test('an abort before it began leaves nothing', async () => {
         const path = join(scratch, 'file');
         writeFileSync(path, 'x');

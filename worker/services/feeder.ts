@@ -36,7 +36,7 @@ export function createFeeder(options: {
   let lastRepairMs = Number.NEGATIVE_INFINITY;
   let lastExpireMs = Number.NEGATIVE_INFINITY;
   let takenSinceFeed = new Map<string, number>();
-  let wakeAfter: FeedResult['wakeAfter'] = new Map();
+  const wakeAfter = new Map<string, number>();
 
   async function runOnce(): Promise<number> {
     const isForgotten = await deliveries.wasForgotten().catch(() => false);
@@ -51,7 +51,8 @@ export function createFeeder(options: {
     }
     const fed = await feedQueues(db, queues);
     takenSinceFeed = new Map();
-    wakeAfter = fed.wakeAfter;
+    // Of a queue that another worker was feeding at this moment we know nothing new, and go on as before.
+    for (const [queue, count] of fed.wakeAfter) wakeAfter.set(queue, count);
     if (fed.deliveries.length > 0) {
       crashPoint('feed.after-marks');
       await deliveries

@@ -75,9 +75,11 @@ async function run(message: RunMessage): Promise<void> {
   });
   current = undefined;
   const delivered = end.type === 'returned' ? await deliver(message.runDir, end) : end;
-  // The end of a success clears it.
-  progress.close({ isSent: delivered.type !== 'returned' });
+  // Both in one go: what it reads, and each waking, costs the worker.
+  socket.cork();
+  progress.close();
   send({ ...delivered, run: message.run, rssBytes: process.memoryUsage.rss(), hasSpawned });
+  socket.uncork();
 }
 
 type Delivered =

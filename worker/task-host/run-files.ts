@@ -30,7 +30,7 @@ export interface NewRun {
 /**
  * Makes the directory of a run with its inputs as hard links, and hands it over. Where some could not be linked (another file
  * system, too many links, no such file) it stays ours until they have been put there in another way.
- * @returns the ids of those.
+ * @returns the ids of those as `missing`.
  */
 export function prepareRun({ hostDir, name, uid, inputs }: NewRun): {
   runDir: RunDir;
