@@ -1,6 +1,7 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest';
 import { Redis } from 'ioredis';
 import { createAcceptJobs } from '#shared/db/accept-jobs.ts';
+import { createClaimJobs, type Delivery } from '#shared/db/claim-jobs.ts';
 import { ensureQueues } from '#shared/db/feed-queues.ts';
 import { createDb, type Db } from '#shared/db/pool.ts';
 import { registerWorker } from '#shared/db/workers.ts';
@@ -101,6 +102,92 @@ test('F41: three that feed and repair at once put every waiting job into Redis o
     expect(await listed()).toEqual(expected);
   }
 });
+
+test('a window that is empty by the time it was looked at is filled again at once, and not at the next round', async () => {
+  const worker = { id: uuidv7(), host: 'h', pid: 1, version: '0', slots: { q: 8 } };
+  await registerWorker(db, { ...worker, isolation: 'process' }, 60_000);
+  const claims = createClaimJobs(db, { id: worker.id, tasks: ['t'] });
+  const inRedis: Delivery[] = [];
+  let taken = 0;
+  let rounds = 0;
+  const deliveries = {
+    add: async (some: readonly Delivery[]) => {
+      inRedis.push(...some);
+      setImmediate(() => void takeAll());
+    },
+    wasForgotten: async () => false,
+    listMissing: async () => [],
+  } as unknown as Deliveries;
+  async function takeAll(): Promise<void> {
+    for (const delivery of inRedis.splice(0)) {
+      await claims.add(delivery);
+      feeder.noteTaken('q');
+      taken += 1;
+    }
+  }
+  const feeder = createFeeder({
+    db: takingBeforeCommit(db, async () => {
+      rounds += 1;
+      await takeAll();
+    }),
+    queues: ['q'],
+    deliveries,
+    signals: { ended: () => undefined },
+    log,
+  });
+  // A round that nobody woke never comes.
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  onTestFinished(async () => {
+    vi.useRealTimers();
+    await feeder.stop();
+  });
+  /** For eight seconds; the clock of timers moves by less than a round meanwhile. */
+  async function runUntil(isDone: () => boolean): Promise<void> {
+    for (let step = 0; step < 400 && !isDone(); step += 1) {
+      vi.advanceTimersByTime(1);
+      const untilMs = performance.now() + 20;
+      while (performance.now() < untilMs && !isDone()) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  feeder.start();
+  await runUntil(() => rounds === 1);
+  const accepts = createAcceptJobs(db);
+  const jobs = Array.from({ length: 100 }, () => newJob());
+  const accepted = await Promise.all(jobs.map((job) => accepts.add(job)));
+  // Those that the window had room for went to Redis with their acceptance; the others wait for the feeder.
+  for (const [index, job] of jobs.entries()) {
+    if (accepted[index]?.type === 'accepted' && accepted[index].isDispatched)
+      inRedis.push({ jobId: job.id, fence: 0 });
+  }
+  expect(inRedis).toHaveLength(8);
+  feeder.wake();
+  await runUntil(() => taken === 100);
+  expect(taken).toBe(100);
+});
+
+/** @param take runs at the end of each transaction, before others can see it. */
+function takingBeforeCommit(inner: Db, take: () => Promise<void>): Db {
+  const connect = async () => {
+    const client = await inner.connect();
+    const query = async (...args: unknown[]): Promise<unknown> => {
+      if (args[0] === 'COMMIT') await take();
+      return Reflect.apply(client.query, client, args);
+    };
+    return override(client, 'query', query);
+  };
+  return override(inner, 'connect', connect);
+}
+
+/** `target` with one method exchanged, for those who come by this object. */
+function override<Target extends object>(target: Target, name: string, method: unknown): Target {
+  return new Proxy(target, {
+    get(_, key) {
+      if (key === name) return method;
+      const value: unknown = Reflect.get(target, key, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
 
 test.each([
   { taken: [0, 0], size: 1 },

@@ -49,8 +49,9 @@ export function createFeeder(options: {
       lastExpireMs = performance.now();
       signals.ended(await expireJobs(db, queues));
     }
-    const fed = await feedQueues(db, queues);
+    // Before it looks: what is taken while it does so counts, or all that it found may be gone, and nobody would wake it.
     takenSinceFeed = new Map();
+    const fed = await feedQueues(db, queues);
     // Of a queue that another worker was feeding at this moment we know nothing new, and go on as before.
     for (const [queue, count] of fed.wakeAfter) wakeAfter.set(queue, count);
     if (fed.deliveries.length > 0) {
@@ -59,8 +60,12 @@ export function createFeeder(options: {
         .add(fed.deliveries, sizesOf(fed.takenPerSecond))
         .catch((err: unknown) => log.debug({ err }, 'deliveries left to repair'));
     }
-    if (fed.hasMore) return 0;
+    if (fed.hasMore || isDue()) return 0;
     return Math.min(idleMs, fed.nextDueMs ?? idleMs);
+  }
+
+  function isDue(): boolean {
+    return [...wakeAfter].some(([queue, count]) => (takenSinceFeed.get(queue) ?? 0) >= count);
   }
 
   function sizesOf(takenPerSecond: FeedResult['takenPerSecond']): Map<string, number> {
