@@ -275,7 +275,8 @@ describe('a client', () => {
     // What is left on the way is not the end of an answer.
     let text = '';
     message.on('data', (chunk: Buffer) => (text += chunk.toString())).on('error', () => {});
-    await new Promise((resolve) => message.once('close', resolve));
+    // Where the client was still writing, it has learnt of the end already.
+    if (!message.closed) await new Promise((resolve) => message.once('close', resolve));
     expect(text.length).toBeLessThan(20_000_000);
     expect(text).not.toContain('"batch"');
   });
