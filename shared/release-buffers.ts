@@ -1,8 +1,7 @@
 /**
  * V8 does not see how large the buffers of a stream are until 32 MiB of them have gathered, and then marks the whole heap (20 MiB
  * in the api) to find that nearly all are garbage: for an upload of 1 GiB 28 times, which took half of the processor time. They
- * are all young, and to free the young ones takes one
- * millisecond at most: so whoever lets many bytes pass says so here.
+ * are all young, and to free the young ones takes a millisecond or less: so whoever lets many bytes pass says so here.
  */
 import { Transform } from 'node:stream';
 import { setFlagsFromString } from 'node:v8';
