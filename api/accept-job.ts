@@ -101,17 +101,19 @@ export async function acceptJob(
   };
   crashPoint('accept.before-commit');
   const release = await deps.quotas.waiting.take(identity.tenantId, 1);
-  const { acceptance, duplicate } = await addJob(deps, identity, job)
-    .catch((err: unknown) => {
-      if (isMissingParentError(err))
-        throw new AppError('parent-not-found', 'A job that it waits for was deleted just now.', {
-          cause: err,
-        });
-      if (isMissingFileError(err))
-        throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
-      throw err;
-    })
-    .finally(release);
+  let added: Awaited<ReturnType<typeof addJob>>;
+  try {
+    added = await addJob(deps, identity, job);
+  } catch (err) {
+    if (isMissingParentError(err))
+      throw new AppError('parent-not-found', 'A job that it waits for was deleted just now.', { cause: err });
+    if (isMissingFileError(err))
+      throw new AppError('file-not-found', 'A file of the input was deleted just now.', { cause: err });
+    throw err;
+  } finally {
+    release();
+  }
+  const { acceptance, duplicate } = added;
   crashPoint('accept.after-commit');
   if (acceptance.type === 'duplicate')
     return answerAgain(deps, identity, idempotencyKey ?? '', fingerprint ?? '');
@@ -161,9 +163,12 @@ export function checkJob(
   return { task, options: checkFit(task, request) };
 }
 
+const noOptions: JobOptions = jobOptions.parse({});
+
 function checkFit({ definition }: ApiTask, request: Pick<JobRequest, 'input' | 'options'>): JobOptions {
   parseWith(definition.input, request.input, '/input');
-  const options = parseWith(jobOptions, request.options ?? {}, '/options');
+  const given = request.options ?? undefined;
+  const options = given === undefined ? noOptions : parseWith(jobOptions, given, '/options');
   const errors = findCeilingErrors(options, definition);
   if (errors.length > 0) throw invalidInput(errors);
   return options;

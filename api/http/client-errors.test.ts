@@ -4,6 +4,7 @@ import { connect, type AddressInfo, type Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterEach, expect, test } from 'vitest';
 import { answerClientErrors } from './client-errors.ts';
+import { oneAtATime } from './one-at-a-time.ts';
 
 const servers: Server[] = [];
 afterEach(() => {
@@ -16,7 +17,7 @@ afterEach(() => {
 async function start(listener: RequestListener = (_req, res) => res.end('fine')): Promise<Socket> {
   const server = createServer(
     { maxHeaderSize: 1_024, headersTimeout: 100, connectionsCheckingInterval: 20 },
-    listener,
+    oneAtATime(listener),
   );
   servers.push(server);
   answerClientErrors(server, { headerBytesMax: 1_024, publicUrl: 'https://example.com/' });

@@ -1,28 +1,21 @@
-import type { Server, ServerResponse } from 'node:http';
-import type { Duplex } from 'node:stream';
+import type { Server } from 'node:http';
 import { errorTable, type ErrorCode } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
+import { isAnswering } from './one-at-a-time.ts';
 
 /**
  * Answers requests that never become one (headers over their limit, not HTTP, too slow) with a problem like any other.
  * Node would answer them itself, with a status and nothing that says the limit.
+ * The listener of the server must be one of `oneAtATime`.
  * @param options.headerBytesMax `maxHeaderSize` of the server, for the text.
  */
 export function answerClientErrors(
   server: Server,
   options: { headerBytesMax: number; publicUrl: string | undefined },
 ): void {
-  const answering = new WeakMap<Duplex, Set<ServerResponse>>();
-  server.on('request', (req, res) => {
-    const { socket } = req;
-    const responses = answering.get(socket) ?? new Set();
-    answering.set(socket, responses.add(res));
-    res.once('close', () => responses.delete(res));
-  });
   server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
     // In the middle of an answer, another one would be taken for a part of it.
-    const isAnswering = [...(answering.get(socket) ?? [])].some((res) => res.headersSent);
-    if (err.code === 'ECONNRESET' || !socket.writable || isAnswering) {
+    if (err.code === 'ECONNRESET' || !socket.writable || isAnswering(socket)) {
       socket.destroy();
       return;
     }

@@ -1,5 +1,14 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+
+interface Turn {
+  /** The answer that is being worked on, or was last. */
+  current: ServerResponse;
+  /** That of the newest request; it waits for all before it. */
+  latest: ServerResponse;
+}
+
+const turns = new WeakMap<Duplex, Turn>();
 
 /**
  * Handles the requests of one connection one after the other, each when the answer before it has left. Answers must keep
@@ -7,18 +16,33 @@ import type { Socket } from 'node:net';
  * the answers in memory: 64 KiB of pipelined `GET /openapi.json`, unread, were hundreds of megabytes.
  */
 export function oneAtATime(handle: RequestListener): RequestListener {
-  const latest = new WeakMap<Socket, ServerResponse>();
   return (req: IncomingMessage, res: ServerResponse) => {
     const { socket } = req;
-    const before = latest.get(socket);
-    latest.set(socket, res);
-    if (before === undefined || before.closed) {
+    const turn = turns.get(socket);
+    if (turn === undefined) {
+      turns.set(socket, { current: res, latest: res });
       handle(req, res);
+      return;
+    }
+    const before = turn.latest;
+    turn.latest = res;
+    const begin = (): void => {
+      turn.current = res;
+      handle(req, res);
+    };
+    if (before.closed) {
+      begin();
       return;
     }
     before.once('close', () => {
       // It closes as well when the connection ends; then nobody waits for the others.
-      if (!socket.destroyed) handle(req, res);
+      if (!socket.destroyed) begin();
     });
   };
+}
+
+/** Whether an answer has begun on this connection and is not complete. */
+export function isAnswering(socket: Duplex): boolean {
+  const current = turns.get(socket)?.current;
+  return current !== undefined && current.headersSent && !current.closed;
 }

@@ -22,6 +22,7 @@ export function createRateLimiter(
 ): RateLimiter {
   const buckets = new Map<string, { tokens: number; atMs: number }>();
   const perMs = perMinute / 60_000;
+  const policy = `"default";q=${perMinute};w=${windowSeconds}`;
   return {
     take(tenantId, res, count = 1) {
       const now = nowMs();
@@ -43,7 +44,7 @@ export function createRateLimiter(
       if (!isOver) bucket.tokens -= count;
       const resetSeconds = Math.ceil((isOver ? count - bucket.tokens : 0) / perMs / 1_000);
       if (!res.headersSent) {
-        res.setHeader('RateLimit-Policy', `"default";q=${perMinute};w=${windowSeconds}`);
+        res.setHeader('RateLimit-Policy', policy);
         res.setHeader('RateLimit', `"default";r=${Math.floor(bucket.tokens)};t=${resetSeconds}`);
       }
       if (isOver) {

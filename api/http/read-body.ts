@@ -17,7 +17,23 @@ export interface BodyLimits extends PaceLimits {
  * @throws AppError `content-too-large`, `request-timeout`, `upload-incomplete`, `unsupported-media-type`, `bad-request`
  *   (it cannot be unpacked). The rest of the body is left unread then.
  */
-export function readBody(req: IncomingMessage, limits: BodyLimits): Promise<Buffer> {
+export function readBody(req: IncomingMessage, limits: BodyLimits): Promise<Buffer> | Buffer {
+  return takeArrived(req, limits) ?? receiveBody(req, limits);
+}
+
+/** Most bodies came with their headers, before anybody asked for them: nothing has to be waited for, or unpacked. */
+function takeArrived(req: IncomingMessage, limits: BodyLimits): Buffer | undefined {
+  const { 'content-length': length, 'content-encoding': encoding } = req.headers;
+  // Not `req.complete`: whoever waits for anything goes on before the parser has said so.
+  if (length === undefined || req.readableLength !== Number(length) || encoding !== undefined)
+    return undefined;
+  if (req.readableLength > limits.bytesMax) throw tooLarge(limits);
+  const body = req.read() as Buffer | null;
+  req.resume();
+  return body ?? undefined;
+}
+
+function receiveBody(req: IncomingMessage, limits: BodyLimits): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const decoder = createDecoder(req.headers['content-encoding']);
     const source = decoder === undefined ? req : req.pipe(decoder);

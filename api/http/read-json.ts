@@ -19,22 +19,18 @@ export interface JsonSizeLimits {
 
 /** Reads a JSON body within the limits of the configuration. */
 export function createReadJson(config: Config): ReadJson {
-  const read = createReadBody(config, 'WINDLASS_JSON_BYTES_MAX');
-  return async (req, sizes) => {
-    const body = await read(req, sizes);
-    checkJson(body, config, sizes);
-    return body;
-  };
+  return createReader(config, 'WINDLASS_JSON_BYTES_MAX', (body, sizes) => checkJson(body, config, sizes));
 }
 
 /** Reads the JSON of many things in one: the limits of each are left to whoever takes it apart. */
 export function createReadBatch(config: Config): ReadJson {
-  return createReadBody(config, 'WINDLASS_BATCH_BYTES_MAX');
+  return createReader(config, 'WINDLASS_BATCH_BYTES_MAX', () => {});
 }
 
-function createReadBody(
+function createReader(
   config: Config,
   limitName: 'WINDLASS_JSON_BYTES_MAX' | 'WINDLASS_BATCH_BYTES_MAX',
+  check: (body: unknown, sizes: JsonSizeLimits | undefined) => void,
 ): ReadJson {
   const pace = { idleMs: config.WINDLASS_UPLOAD_IDLE_MS, rateMin: config.WINDLASS_UPLOAD_RATE_MIN };
   return async (req, sizes) => {
@@ -46,7 +42,9 @@ function createReadBody(
     }
     const bytesMax = Math.max(config[limitName], sizes?.bytesMax ?? 0);
     const bytesName = sizes !== undefined && bytesMax === sizes.bytesMax ? sizes.bytesName : limitName;
-    return parseJson(await readBody(req, { ...pace, bytesMax, bytesName }));
+    const body = parseJson(await readBody(req, { ...pace, bytesMax, bytesName }));
+    check(body, sizes);
+    return body;
   };
 }
 

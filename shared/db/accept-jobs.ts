@@ -85,8 +85,8 @@ export type Acceptance =
 
 export type AcceptJobs = GroupCommit<NewJob, Acceptance>;
 
-/** While Postgres commits two groups, the api answers the last one and gathers the next. */
-export const acceptFlightsMax = 3;
+/** While Postgres commits one group, the api answers the last one and gathers the next. */
+export const acceptFlightsMax = 2;
 
 export function createAcceptJobs(db: Db): AcceptJobs {
   return createGroupCommit<NewJob, Acceptance>({

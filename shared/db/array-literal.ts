@@ -10,7 +10,17 @@ export function plainArray(values: readonly (string | number)[]): string {
 
 /** Of any text; null becomes NULL. */
 export function textArray(values: readonly (string | null)[]): string {
-  return `{${values.map(quote).join(',')}}`;
+  let last: string | null = null;
+  let quoted = 'NULL';
+  // Neighbours are mostly equal: the tenant, the task, the queue.
+  const items = values.map((value) => {
+    if (value !== last) {
+      last = value;
+      quoted = quote(value);
+    }
+    return quoted;
+  });
+  return `{${items.join(',')}}`;
 }
 
 /** Of anything that JSON knows; undefined becomes NULL. */

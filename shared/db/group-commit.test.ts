@@ -63,6 +63,29 @@ test('a second flush starts only when as many wait as the first one carries', as
   await idle;
 });
 
+test('items that come back together are shared out among the flushes', async () => {
+  const flushed: number[] = [];
+  const group = createGroupCommit<number, number>({
+    recover: noRecovery,
+    flightsMax: 2,
+    async flush(items) {
+      flushed.push(items.length);
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      return [...items];
+    },
+  });
+  const add20 = () => Promise.all(Array.from({ length: 20 }, (_, item) => group.add(item)));
+  await add20();
+  // How many there would be was not known; now it is.
+  expect(flushed.splice(0)).toEqual([20]);
+  await add20();
+  expect(flushed.splice(0)).toEqual([10, 10]);
+  // Fewer ask by and by: their share shrinks.
+  const answers = [1, 2, 3].map((item) => group.add(item));
+  await Promise.all(answers);
+  expect(flushed).toEqual([3]);
+});
+
 test('one bad row fails alone, and every other row of its group is written', async () => {
   const written: number[] = [];
   const group = createGroupCommit<number, string>({

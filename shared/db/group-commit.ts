@@ -2,9 +2,11 @@
  * Group commit: concurrent single-row writes become one multi-row statement.
  *
  * There is no timer. While a flush is in flight, what arrives gathers, and goes with the next one: an idle system
- * pays no delay, a busy one shares each round trip and each fsync among all that waited for it. Where several flushes
- * may be in flight, another one starts when as many items wait as one that is on its way holds: groups stay large, and
- * neither this process nor the database waits for the other.
+ * pays no delay, a busy one shares each round trip and each fsync among all that waited for it.
+ *
+ * Where several flushes may be in flight, each takes its share of the items that there are at once, as soon as so many wait.
+ * Clients that were answered together ask again together: in one group for all of them, this process would wait for the
+ * database and the database for this process. In two, one is worked on here while the other one is there.
  *
  * How a flush may fail, and what each of its items is told:
  * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
@@ -30,6 +32,9 @@ interface Pending<Item, Result> {
 }
 
 const retriesMax = 3;
+/** A smaller share is not worth a statement of its own before the turn of the event loop is over. */
+const promptShareMin = 8;
+const peakFade = 0.95;
 
 export function createGroupCommit<Item, Result>(options: {
   /** One statement for all items; answers in the order of the items. */
@@ -47,15 +52,35 @@ export function createGroupCommit<Item, Result>(options: {
   let pending: Pending<Item, Result>[] = [];
   let flights = 0;
   let itemsInFlight = 0;
+  /** The most items that were here at once of late, waiting or in flight; each flush lets it fade. */
+  let peak = 0;
   let isScheduled = false;
   let idleListeners: (() => void)[] = [];
 
   function isDue(): boolean {
     if (pending.length === 0) return false;
-    return flights === 0 || (flights < flightsMax && pending.length >= itemsInFlight / flights);
+    return flights === 0 || (flights < flightsMax && pending.length >= shareOf(outstanding()));
+  }
+
+  /** Whether the share of one of several flushes is full: it need not wait for what else this turn brings. */
+  function isFull(): boolean {
+    const share = shareOf(peak);
+    return flightsMax > 1 && flights < flightsMax && share >= promptShareMin && pending.length >= share;
+  }
+
+  function outstanding(): number {
+    return Math.max(peak, pending.length + itemsInFlight);
+  }
+
+  function shareOf(items: number): number {
+    return Math.min(itemsMax, Math.ceil(items / flightsMax));
   }
 
   function schedule(): void {
+    if (isFull()) {
+      start();
+      return;
+    }
     if (isScheduled || !isDue()) return;
     isScheduled = true;
     // One turn of the event loop lets everything that became ready in this tick share the flush.
@@ -72,6 +97,7 @@ export function createGroupCommit<Item, Result>(options: {
       flights += 1;
       itemsInFlight += group.length;
       void flushGroup(group).then(() => {
+        peak = Math.max(pending.length + itemsInFlight, peak * peakFade);
         flights -= 1;
         itemsInFlight -= group.length;
         start();

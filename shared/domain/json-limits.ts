@@ -13,22 +13,27 @@ export type JsonProblem =
 /** One walk over a parsed document: what is wrong with it before any schema looks at it. */
 export function findJsonProblem(value: unknown, limits: JsonLimits): JsonProblem | undefined {
   let keys = 0;
-  return walk(value, '', 1);
+  return walk(value, 1);
 
-  function walk(node: unknown, pointer: string, depth: number): JsonProblem | undefined {
-    if (typeof node === 'string') return isStorable(node) ? undefined : { type: 'unstorable', pointer };
+  // The pointer is made on the way back, so that a document without a problem costs none.
+  function walk(node: unknown, depth: number): JsonProblem | undefined {
+    if (typeof node === 'string') return isStorable(node) ? undefined : { type: 'unstorable', pointer: '' };
     if (typeof node !== 'object' || node === null) return undefined;
-    if (depth > limits.depthMax) return { type: 'too-deep', pointer };
-    for (const [key, item] of Object.entries(node)) {
+    if (depth > limits.depthMax) return { type: 'too-deep', pointer: '' };
+    for (const key of Object.keys(node)) {
       keys += 1;
-      const place = `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
-      if (keys > limits.keysMax) return { type: 'too-many-keys', pointer: place };
-      if (!isStorable(key)) return { type: 'unstorable', pointer: place };
-      const problem = walk(item, place, depth + 1);
-      if (problem !== undefined) return problem;
+      if (keys > limits.keysMax) return { type: 'too-many-keys', pointer: toPointer(key) };
+      if (!isStorable(key)) return { type: 'unstorable', pointer: toPointer(key) };
+      const problem = walk((node as Record<string, unknown>)[key], depth + 1);
+      if (problem !== undefined) return { ...problem, pointer: toPointer(key) + problem.pointer };
     }
     return undefined;
   }
+}
+
+/** RFC 6901, 3. */
+function toPointer(key: string): string {
+  return `/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
 }
 
 /** JSON with sorted keys: equal values give equal text, whatever order the client wrote them in. */

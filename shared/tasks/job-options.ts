@@ -173,8 +173,9 @@ export type JobOptions = z.output<typeof jobOptions>;
 
 /** Each job once; one that is named twice must succeed if it says so anywhere. */
 export function readDependsOn(options: Pick<JobOptions, 'dependsOn'>): NewDependency[] {
+  if (options.dependsOn === undefined) return [];
   const ons = new Map<string, NewDependency['on']>();
-  for (const item of options.dependsOn ?? []) {
+  for (const item of options.dependsOn) {
     const { job, on } = typeof item === 'string' ? { job: item, on: 'success' as const } : item;
     const id = job.toLowerCase();
     ons.set(id, ons.get(id) === 'success' ? 'success' : on);
