@@ -21,6 +21,20 @@ describe('every answer', () => {
     expect(await problem.json()).toMatchObject({ instance: 'mine' });
   });
 
+  test.each(['plain', 'grüße 🎉'])('says how long it is, to GET and to HEAD: %s', async (value) => {
+    const made = await api.admin.post('/v1/jobs', { task: 'test.echo', input: { value } });
+    expect(made.headers.get('content-length')).toBe(String((await made.arrayBuffer()).byteLength));
+    const url = `${api.url}${made.headers.get('location')}`;
+    const ask = (method: string) =>
+      fetch(url, { method, headers: { authorization: `Bearer ${api.admin.key}` } });
+    const [got, head] = [await ask('GET'), await ask('HEAD')];
+    const body = Buffer.from(await got.arrayBuffer());
+    expect(JSON.parse(body.toString())).toMatchObject({ input: { value } });
+    expect([got, head].map((response) => response.headers.get('content-length'))).toEqual(
+      [body, body].map((bytes) => String(bytes.length)),
+    );
+  });
+
   test('is kept by nobody, sniffed by nobody and framed by nobody, and tells nothing of what made it', async () => {
     const { headers } = await api.admin.get('/v1/jobs');
     expect(Object.fromEntries(headers)).toMatchObject({

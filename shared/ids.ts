@@ -1,17 +1,33 @@
-import { randomUUID } from 'node:crypto';
-
-let prefixMs: number | undefined;
-let prefix = '';
+import { randomBytes } from 'node:crypto';
 
 /** A UUIDv7 (RFC 9562 §5.7): 48 bits of Unix time in ms, then random bits; sorts by time of creation. */
 export function uuidv7(nowMs: number = Date.now()): string {
-  if (nowMs !== prefixMs) {
-    const time = nowMs.toString(16).padStart(12, '0');
-    prefix = `${time.slice(0, 8)}-${time.slice(8)}-7`;
-    prefixMs = nowMs;
+  if (nowMs !== timeMs) {
+    const hex = nowMs.toString(16).padStart(12, '0');
+    time = `${hex.slice(0, 8)}-${hex.slice(8)}`;
+    timeMs = nowMs;
   }
-  // The rest is what a version 4 has in these places.
-  return prefix + randomUUID().slice(15);
+  const at = takeRandom();
+  return `${time}-7${random.slice(at, at + 3)}-${random.slice(at + 4, at + 8)}-${random.slice(at + 8, at + 20)}`;
+}
+
+// One call into the kernel, and one conversion, for 256 ids: each by itself costs more than the rest of making an id.
+const idBytes = 10;
+let timeMs: number | undefined;
+let time = '';
+let random = '';
+let used = 0;
+
+/** @returns where in `random` 20 digits begin: 3 for the version's group (and one to spare), 4 with the variant, 12. */
+function takeRandom(): number {
+  if (used === random.length) {
+    const bytes = randomBytes(idBytes * 256);
+    for (let at = 2; at < bytes.length; at += idBytes) bytes[at] = ((bytes[at] ?? 0) & 0x3f) | 0x80;
+    random = bytes.toString('hex');
+    used = 0;
+  }
+  used += idBytes * 2;
+  return used - idBytes * 2;
 }
 
 /**
