@@ -70,7 +70,7 @@ export function createExecuteInHost(options: {
             inputFileIds: job.files.map((file) => file.id),
             returned:
               (end.type === 'returned' ? end.document : undefined) ?? (await outputStore.read(runDir.dir)),
-            outDir: runDir.outDir,
+            outDir: runDir.dir,
             signal: run.signal,
           }),
         async dispose() {

@@ -66,6 +66,17 @@ test('whoever gives up does not wait for memory, and is not let in', async () =>
   expect(entered).toEqual([]);
 });
 
+test('where there is plenty one look is enough for a while, and never where there is not', async () => {
+  const { state, enter } = setup({ available: 200, isBusy: true });
+  await enter(1);
+  await enter(2);
+  expect(state.looks).toBe(1);
+  const tight = setup({ available: 199, isBusy: true });
+  await tight.enter(1);
+  await tight.enter(2);
+  expect(tight.state.looks).toBe(2);
+});
+
 test('a reserve of 0 lets everything through', async () => {
   const { entered, enter } = setup({ available: 0, isBusy: true, reserve: 0 });
   await enter(1);

@@ -12,6 +12,8 @@ export interface MemoryGate {
 }
 
 const lookEveryMs = 250;
+/** Looking reads files of the kernel, and jobs may be over in less time: where there is plenty, a look is good for so long. */
+const plentyMs = 100;
 
 export function createMemoryGate(options: {
   /** Bytes that must be left; 0 lets everything through. */
@@ -25,11 +27,14 @@ export function createMemoryGate(options: {
 }): MemoryGate {
   const { reserveBytes, availableBytes, isBusy, log } = options;
   let isShort = false;
+  let plentyUntilMs = 0;
   let last: Promise<unknown> = Promise.resolve();
 
   async function waitForMemory(isGivenUp: () => boolean): Promise<boolean> {
     for (;;) {
+      if (performance.now() < plentyUntilMs) return true;
       const available = availableBytes();
+      if (available >= 2 * reserveBytes) plentyUntilMs = performance.now() + plentyMs;
       if (available >= reserveBytes) break;
       if (!isShort) {
         log.warn({ available, reserve: reserveBytes }, 'memory is short: jobs wait until others have ended');

@@ -17,9 +17,16 @@ export type ThreadAnswer =
 
 type Functions = Record<string, ((task: unknown) => unknown) | undefined>;
 
+/** Even of what is loaded, an import takes longer than most of the calls. */
+const loaded = new Map<string, Functions>();
+
 export default async function run({ url, name, task, crashAt }: ThreadCall): Promise<ThreadAnswer> {
   armCrashPoint(crashAt);
-  const functions = (await import(url)) as Functions;
+  let functions = loaded.get(url);
+  if (functions === undefined) {
+    functions = (await import(url)) as Functions;
+    loaded.set(url, functions);
+  }
   try {
     return { isDone: true, value: functions[name]?.(task) };
   } catch (err) {

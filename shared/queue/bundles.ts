@@ -20,7 +20,7 @@ export const bundleMax = 16;
 export const noData = '{}';
 
 /** A worker should be through with a bundle in this time, in ms. What it holds, no other worker can take. */
-const workMs = 10;
+const workMs = 50;
 
 /** @param perSecond jobs of a queue that a worker takes in a second. */
 export function bundleSize(perSecond: number): number {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'pg';
 import { expect, test } from 'vitest';
+import { isUuid } from '#shared/ids.ts';
 import type { OwnPostgres } from '#test/support/breakable-servers.ts';
 import type { OwnServer } from '#test/support/own-servers.ts';
 import { withSystem, type System } from '#test/support/system.ts';
@@ -174,6 +175,6 @@ function countStarts({ marks }: System): number {
 
 function countOutputs({ world }: System): number {
   return readdirSync(join(world.dataDir, 'scratch'), { recursive: true, withFileTypes: true }).filter(
-    (entry) => entry.isFile() && entry.parentPath.endsWith('/out'),
+    (entry) => entry.isFile() && isUuid(entry.name) && !entry.parentPath.endsWith('/in'),
   ).length;
 }

@@ -150,7 +150,7 @@ function run(
   io: Partial<Parameters<TaskHost['run']>[1]>,
 ) {
   const runDir = join(host.dir, 'run');
-  mkdirSync(join(runDir, 'out'), { recursive: true });
+  mkdirSync(runDir, { recursive: true });
   const never = new AbortController().signal;
   return host.run(
     {

@@ -71,7 +71,7 @@ async function run(message: RunMessage): Promise<void> {
       mkdirSync(dir, { recursive: true });
       return dir;
     },
-    outputPath: (id) => join(message.runDir, 'out', id),
+    outputPath: (id) => join(message.runDir, id),
   });
   current = undefined;
   const delivered = end.type === 'returned' ? await deliver(message.runDir, end) : end;

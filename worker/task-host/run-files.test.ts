@@ -41,7 +41,5 @@ test('the directory of a run is handed over when all of its inputs are in it, an
   expect(modeOf(waiting.runDir.dir)).toBe(0o2770);
   const ready = prepareRun({ hostDir, name: 'ready', uid: undefined, inputs: inputs.slice(0, 1) });
   expect(ready.missing).toEqual([]);
-  expect([ready.runDir.dir, ready.runDir.outDir, ready.runDir.inDir].map(modeOf)).toEqual([
-    0o2770, 0o2770, 0o755,
-  ]);
+  expect([ready.runDir.dir, ready.runDir.inDir].map(modeOf)).toEqual([0o2770, 0o755]);
 });

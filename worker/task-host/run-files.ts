@@ -12,7 +12,6 @@ export { removeTree } from './remove-tree.ts';
 export interface RunDir {
   readonly dir: string;
   readonly inDir: string;
-  readonly outDir: string;
 }
 
 export interface NewRun {
@@ -37,11 +36,10 @@ export function prepareRun({ hostDir, name, uid, inputs }: NewRun): {
   missing: string[];
 } {
   const dir = join(hostDir, name);
-  const runDir = { dir, inDir: join(dir, 'in'), outDir: join(dir, 'out') };
+  const runDir = { dir, inDir: join(dir, 'in') };
   mkdirSync(dir, { mode: 0o700 });
   mkdirSync(runDir.inDir);
   chmodSync(runDir.inDir, 0o755);
-  mkdirSync(runDir.outDir);
   const missing = inputs.filter((input) => !isLinked(input.source, join(runDir.inDir, input.id)));
   if (missing.length === 0) handOver({ runDir, uid });
   return { runDir, missing: missing.map((input) => input.id) };
@@ -60,11 +58,9 @@ function isLinked(source: string | undefined, path: string): boolean {
 
 /** Gives the directory to the host, when the inputs are in place. */
 export function handOver({ runDir, uid }: { runDir: RunDir; uid: number | undefined }): void {
-  for (const path of [runDir.outDir, runDir.dir]) {
-    // The mode first: afterwards it is another user's directory, and changing it would need a right we gave up.
-    chmodSync(path, 0o2770);
-    if (uid !== undefined) chownSync(path, uid, process.getgid?.() ?? uid);
-  }
+  // The mode first: afterwards it is another user's directory, and changing it would need a right we gave up.
+  chmodSync(runDir.dir, 0o2770);
+  if (uid !== undefined) chownSync(runDir.dir, uid, process.getgid?.() ?? uid);
 }
 
 /**

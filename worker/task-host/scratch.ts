@@ -8,9 +8,9 @@
  *         home/                2770  the host's own: HOME, TMPDIR and working directory
  *         <run>/               2770  one run, the host's once it begins; gone when it has ended
  *           in/                0755  input files, read-only
- *           out/               2770  output files by id
+ *           <id>                     output files
  *           tmp/                     the handler's scratchDir
- *           result.json        only when it is too long for a message
+ *           result.json              only when it is too long for a message
  *
  * With privilege separation the worker has no right over files of the hosts' users but through its group (hence setgid
  * directories and the hosts' umask of 007), and CAP_CHOWN for what a tool made private.
