@@ -5,7 +5,6 @@
  * The statement also decides which rows may go to Redis at once (`dispatched_at`), so that an idle system does
  * not wait for the feeder: the queue is not paused, nothing undispatched waits before it, and its window has room.
  */
-import type { JobState } from '../domain/job.ts';
 import type { UniqueKey } from '../domain/unique-key.ts';
 import { jsonArray, plainArray, textArray } from './array-literal.ts';
 import { linkDependencies, type NewDependency } from './dependencies.ts';
@@ -76,7 +75,6 @@ export interface NewFile {
 export type Acceptance =
   | {
       readonly type: 'accepted';
-      readonly state: JobState;
       readonly createdAt: Date;
       readonly isDispatched: boolean;
     }
@@ -116,11 +114,12 @@ export function isMissingFileError(err: unknown): boolean {
   return isDataError(err) && sqlState(err) === '23503';
 }
 
+/** One row for a group: a row for each of its jobs took longer to read than to write. Ids are joined by commas. */
 interface AcceptedRow {
-  id: string;
-  state: JobState;
   created_at: Date;
-  dispatched: boolean;
+  dispatched: string | null;
+  /** Of those whose idempotency key was there before. Not where no job has one. */
+  duplicates?: string | null;
 }
 
 /**
@@ -187,11 +186,17 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
   CROSS JOIN LATERAL (SELECT at, at - r.priority * interval '60 s' AS rank_at
     FROM (SELECT coalesce(r.run_at, now() + r.delay_ms * interval '1 ms') AS at) AS d) AS due${isPlain ? '' : parkedSql}
   LEFT JOIN gate ON gate.name = r.queue
-  RETURNING id, tenant_id, state, created_at, dispatched_at IS NOT NULL AS dispatched
+  RETURNING id, tenant_id, state, dispatched_at IS NOT NULL AS dispatched
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.' || state FROM job
 )
-SELECT id, state, created_at, dispatched FROM job`;
+SELECT now() AS created_at, string_agg(id::text, ',') FILTER (WHERE dispatched) AS dispatched${
+  isPlain
+    ? ''
+    : `, (SELECT string_agg(id::text, ',') FROM item
+    WHERE idempotency_key IS NOT NULL AND id NOT IN (SELECT resource_id FROM keyed)) AS duplicates`
+}
+FROM job`;
 
 const insertStatements = {
   plain: { name: 'accept-jobs', text: insertSql({ isPlain: true }) },
@@ -243,10 +248,21 @@ export async function insertJobs(
       ...(isPlain ? [] : rareColumns(jobs)),
     ],
   });
-  const accepted = new Map(rows.map((row) => [row.id, row]));
-  const dependent = jobs.filter((job) => isDependent(job) && accepted.has(job.id));
+  const [row] = rows;
+  if (row === undefined) throw new Error('An aggregate gives a row whatever it is made of.');
+  const dispatched = toSet(row.dispatched);
+  const duplicates = toSet(row.duplicates);
+  const dependent = jobs.filter((job) => isDependent(job) && !duplicates.has(job.id));
   if (dependent.length > 0) await linkDependencies(db, dependent);
-  return jobs.map((job) => toAcceptance(accepted.get(job.id)));
+  return jobs.map(({ id }) =>
+    duplicates.has(id)
+      ? { type: 'duplicate' }
+      : { type: 'accepted', createdAt: row.created_at, isDispatched: dispatched.has(id) },
+  );
+}
+
+function toSet(ids: string | null | undefined): ReadonlySet<string> {
+  return new Set(ids?.split(','));
 }
 
 function rareColumns(jobs: readonly NewJob[]): string[] {
@@ -282,24 +298,14 @@ function placesOf(jobs: readonly NewJob[]): (number | 'NULL')[] {
 /** A commit whose answer was lost is never guessed: the row tells (faults.md, F4). */
 export async function findAccepted(db: Db, job: NewJob, cause: unknown): Promise<Acceptance> {
   try {
-    const { rows } = await db.query<AcceptedRow>(
-      'SELECT id, state, created_at, dispatched_at IS NOT NULL AS dispatched FROM jobs WHERE id = $1',
+    const { rows } = await db.query<{ createdAt: Date; isDispatched: boolean }>(
+      'SELECT created_at AS "createdAt", dispatched_at IS NOT NULL AS "isDispatched" FROM jobs WHERE id = $1',
       [job.id],
     );
-    if (rows[0] !== undefined) return toAcceptance(rows[0]);
+    if (rows[0] !== undefined) return { type: 'accepted', ...rows[0] };
   } catch (err) {
     if (!isConnectionLost(err)) throw err;
   }
   // Not there now; the server may still be committing it, so its bytes must not be deleted by the caller.
   throw new AmbiguousCommitError(cause);
-}
-
-function toAcceptance(row: AcceptedRow | undefined): Acceptance {
-  if (row === undefined) return { type: 'duplicate' };
-  return {
-    type: 'accepted',
-    state: row.state,
-    createdAt: row.created_at,
-    isDispatched: row.dispatched,
-  };
 }

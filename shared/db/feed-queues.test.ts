@@ -6,7 +6,7 @@ import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues, feedQueues, listDispatched, lockFeedingSql } from './feed-queues.ts';
-import { cancelJob } from './jobs.ts';
+import { cancelJob, findJob } from './jobs.ts';
 import { createDb, inTransaction, type Db } from './pool.ts';
 import { registerWorker } from './workers.ts';
 import { uuidv7 } from '../ids.ts';
@@ -44,13 +44,13 @@ async function acceptWaiting(jobs: readonly NewJob[]): Promise<string[]> {
 
 test('an idle queue dispatches with the acceptance, a queue with waiting rows does not', async () => {
   const accepts = createAcceptJobs(db);
-  expect(await accepts.add(newJob())).toMatchObject({
-    type: 'accepted',
-    state: 'queued',
-    isDispatched: true,
-  });
+  expect(await accepts.add(newJob())).toMatchObject({ type: 'accepted', isDispatched: true });
   await acceptWaiting([newJob()]);
-  expect(await accepts.add(newJob())).toMatchObject({ state: 'queued', isDispatched: false });
+  expect(await accepts.add(newJob())).toMatchObject({ type: 'accepted', isDispatched: false });
+  const { rows } = await db.query(
+    `SELECT state, count(dispatched_at)::int AS dispatched FROM jobs GROUP BY 1`,
+  );
+  expect(rows).toEqual([{ state: 'queued', dispatched: 1 }]);
 });
 
 test('a group never dispatches more rows than its window has room for', async () => {
@@ -181,7 +181,8 @@ test('a job for later becomes queued when its time has come, by the clock of the
   await setWindow(4);
   const accepts = createAcceptJobs(db);
   const job = newJob({ delayMs: 3_600_000 });
-  expect(await accepts.add(job)).toMatchObject({ state: 'scheduled', isDispatched: false });
+  expect(await accepts.add(job)).toMatchObject({ type: 'accepted', isDispatched: false });
+  expect(await findJob(db, job.tenantId, job.id)).toMatchObject({ state: 'scheduled' });
   const before = await feedQueues(db, ['q']);
   expect(before.deliveries).toEqual([]);
   expect(before.nextDueMs).toBeGreaterThan(3_500_000);

@@ -179,7 +179,8 @@ describe('debounce', () => {
 
   test('a further request replaces the input of the job that waits, and puts it off, up to its longest wait', async () => {
     const job = debounced({ input: { n: 1 } });
-    expect(await accepts.add(job)).toMatchObject({ type: 'accepted', state: 'scheduled' });
+    expect(await accepts.add(job)).toMatchObject({ type: 'accepted' });
+    expect(await findJob(db, 'default', job.id)).toMatchObject({ state: 'scheduled' });
     expect(await runsIn(job)).toBe(60);
     await db.query(
       `UPDATE jobs SET created_at = created_at - interval '20 min', run_at = run_at - interval '20 min'`,
