@@ -37,7 +37,7 @@ test('what is none is said by name, and not opened', () => {
   mkdirSync(at('directory'));
   spawnSync('mkfifo', [at('pipe')]);
   for (const name of ['link', 'directory', 'pipe'])
-    expect(() => openPlainFile(at(name)), name).toThrow('it is not a plain file');
+    expect(() => openPlainFile(at(name))).toThrow('it is not a plain file');
   expect(() => openPlainFile(at('second-name'))).toThrow('it is a hard link to another file');
   expect(() => openPlainFile(at('nothing'))).toThrow(expect.objectContaining({ code: 'ENOENT' }));
 });
