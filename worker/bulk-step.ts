@@ -12,9 +12,10 @@ import { NotNowError } from '#shared/tasks/task-errors.ts';
 import type { BulkEffects, TaskRules } from '#shared/db/bulk-actions.ts';
 import type { Logger } from '#shared/log.ts';
 import type { Storage } from '#shared/storage/storage.ts';
+import type { TenantRoom } from './tenant-room.ts';
 import { throughOutages } from './through-outages.ts';
 
-const backlogFullMs = 5_000;
+const fullMs = 5_000;
 
 export type CreateBulkStep = (job: ClaimedJob, signal: AbortSignal) => BulkTaskContext['bulkStep'];
 
@@ -26,11 +27,12 @@ export function createBulkSteps(options: {
   rules: TaskRules;
   /** While so many wait that no job is accepted, none is queued here. */
   isBacklogFull: () => Promise<boolean>;
+  tenantRoom: TenantRoom;
   /** Jobs are queued: the feeder need not sleep. */
   onQueued: () => void;
   log: Logger;
 }): CreateBulkStep {
-  const { db, storage, signals, rules, isBacklogFull, onQueued, log } = options;
+  const { db, storage, signals, rules, isBacklogFull, tenantRoom, onQueued, log } = options;
   let turn: Promise<unknown> = Promise.resolve();
 
   return (job, signal) => {
@@ -61,10 +63,13 @@ export function createBulkSteps(options: {
       oldestMs ??= uuidTimeMs((await findOldestJob(db, tenantId)) ?? jobId);
       if (!at.isDone) {
         const { action: type, q, asOf, reason = null } = request;
-        if ((type === 'retry' || type === 'replay') && (await isBacklogFull()))
-          throw new NotNowError('Too many jobs wait. It goes on when there are fewer.', {
-            delayMs: backlogFullMs,
-          });
+        const makesJobs = type === 'retry' || type === 'replay';
+        if (makesJobs && (await isBacklogFull())) throw notNow('Too many jobs wait.');
+        const room = makesJobs ? await tenantRoom.find(tenantId) : Infinity;
+        if (room === 0)
+          throw notNow(
+            'As many jobs of this tenant wait as may wait at once (WINDLASS_WAITING_PER_TENANT_MAX).',
+          );
         const page = {
           tenantId,
           jobId,
@@ -74,10 +79,12 @@ export function createBulkSteps(options: {
           terms: parseSearch(q),
           asOf,
           rules,
+          jobsMax: room,
         };
         const stepped = await stepBulkRun(db, page, at);
         crashPoint('bulk.after-commit');
         at = stepped.at;
+        tenantRoom.take(tenantId, stepped.effects.queued ?? 0);
         await announce(stepped.effects);
       }
       return { ...at, percent: percentOf(at, { fromMs: Date.parse(request.asOf), toMs: oldestMs }) };
@@ -94,6 +101,10 @@ export function createBulkSteps(options: {
       return next;
     };
   };
+}
+
+function notNow(why: string): NotNowError {
+  return new NotNowError(`${why} It goes on when there are fewer.`, { delayMs: fullMs });
 }
 
 /** Ids tell when their jobs were made: how much of the tenant's history has been walked through. */

@@ -50,6 +50,7 @@ import { createReleaser } from './services/releaser.ts';
 import { createScheduler } from './services/scheduler.ts';
 import { createTaskRules } from './task-rules.ts';
 import { assignSlots } from './slots.ts';
+import { createTenantRoom } from './tenant-room.ts';
 import { createHostPool } from './task-host/host-pool.ts';
 import { createWorkerScratch, openWayToScratch } from './task-host/scratch.ts';
 import { findPrivileges } from './task-host/privileges.ts';
@@ -235,6 +236,7 @@ const runJob = createRunJob({
       signals,
       rules: createTaskRules(tasks, { retentionMs: config.WINDLASS_JOB_RETENTION_MS }),
       isBacklogFull,
+      tenantRoom: createTenantRoom({ db, waitingMax: config.WINDLASS_WAITING_PER_TENANT_MAX }),
       onQueued: () => feeder.wake(),
       log,
     }),

@@ -31,6 +31,8 @@ export interface BulkRequest extends OwnedRun {
   /** ISO 8601: jobs made later are left alone, and ages are meant as of then. */
   readonly asOf: string;
   readonly rules: TaskRules;
+  /** Most jobs in this page, at least 1. Default: as many as fit into one transaction. */
+  readonly jobsMax?: number;
 }
 
 /** How far it is. */
@@ -80,7 +82,7 @@ export async function stepBulkRun(
   const page = await searchJobIds(db, tenantId, {
     terms,
     asOf,
-    limit: pageSizes[request.action.type],
+    limit: Math.min(pageSizes[request.action.type], request.jobsMax ?? Infinity),
     budgetMs: searchMs,
     before: from.position ?? newestId,
   });
