@@ -1,3 +1,5 @@
+import { connect } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createClient } from '#test/support/service.ts';
 import { createTestApi, type TestApi } from '#test/support/api.ts';
@@ -8,6 +10,14 @@ beforeAll(async () => {
   api = await createTestApi();
 });
 afterAll(() => api.dispose());
+
+/** As old proxies do, which know no chunks. */
+async function askHttp10(url: string): Promise<string> {
+  const { hostname, port, pathname } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  socket.write(`GET ${pathname} HTTP/1.0\r\nAuthorization: Bearer ${api.admin.key}\r\n\r\n`);
+  return text(socket);
+}
 
 describe('every answer', () => {
   test('says who it is an answer to: the id that was sent, or a new one', async () => {
@@ -30,6 +40,7 @@ describe('every answer', () => {
     const [got, head] = [await ask('GET'), await ask('HEAD')];
     const body = Buffer.from(await got.arrayBuffer());
     expect(JSON.parse(body.toString())).toMatchObject({ input: { value } });
+    expect(await askHttp10(url)).toContain(`Content-Length: ${body.length}`);
     expect([got, head].map((response) => response.headers.get('content-length'))).toEqual(
       [body, body].map((bytes) => String(bytes.length)),
     );

@@ -26,6 +26,10 @@ async function start(listener: RequestListener = (_req, res) => res.end('fine'))
   return connect((server.address() as AddressInfo).port, '127.0.0.1');
 }
 
+function statusesOf(answers: string): string[] {
+  return [...answers.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map(([, status = '']) => status);
+}
+
 function readProblem(answer: string): Record<string, unknown> {
   const [head = '', body = ''] = answer.split('\r\n\r\n');
   expect(head).toContain('Content-Type: application/problem+json');
@@ -69,11 +73,45 @@ test('a second request on a connection is answered as well', async () => {
   expect(readProblem(await text(socket))).toMatchObject({ status: 400 });
 });
 
-test('nothing is written into the middle of an answer', async () => {
-  const socket = await start((_req, res) => {
+test('requests that came whole get their answers before what came after them gets its own', async () => {
+  const handled: string[] = [];
+  const socket = await start((req, res) => {
+    handled.push(req.url ?? '');
+    setTimeout(() => res.end(`answer to ${req.url}.`), 20);
+  });
+  const whole = (path: string) => `POST ${path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi`;
+  socket.write(`${whole('/1')}${whole('/2')}garbage\r\n\r\n`);
+  const answers = await text(socket);
+  expect(statusesOf(answers)).toEqual(['200', '200', '400']);
+  expect(answers.indexOf('answer to /2.')).toBeLessThan(answers.indexOf('problem+json'));
+  expect(handled).toEqual(['/1', '/2']);
+});
+
+test('a request in the middle of its body when it turns out to be wrong is answered after those before it', async () => {
+  const socket = await start((req, res) => {
+    if (req.url === '/1') setTimeout(() => res.end('answer to /1.'), 20);
+  });
+  const broken = 'POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnot a chunk\r\n';
+  socket.write(`POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi${broken}`);
+  expect(statusesOf(await text(socket))).toEqual(['200', '400']);
+});
+
+test.each([
+  ['an answer', ''],
+  ['the second answer of a connection', 'GET /whole HTTP/1.1\r\nHost: a\r\n\r\n'],
+])('nothing is written into the middle of %s', async (_what, before) => {
+  const socket = await start((req, res) => {
+    if (req.url === '/whole') {
+      res.end('fine');
+      return;
+    }
     res.writeHead(200, { 'Content-Length': '1000' });
     res.write('begun ');
   });
+  if (before !== '') {
+    socket.write(before);
+    expect(String(await once(socket, 'data'))).toContain('fine');
+  }
   socket.write('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n');
   const [first] = (await once(socket, 'data')) as [Buffer];
   socket.write('not a chunk\r\n');

@@ -1,7 +1,7 @@
 import type { Server } from 'node:http';
 import { errorTable, type ErrorCode } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
-import { isAnswering } from './one-at-a-time.ts';
+import { turnOf } from './one-at-a-time.ts';
 
 /**
  * Answers requests that never become one (headers over their limit, not HTTP, too slow) with a problem like any other.
@@ -14,14 +14,23 @@ export function answerClientErrors(
   options: { headerBytesMax: number; publicUrl: string | undefined },
 ): void {
   server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
-    // In the middle of an answer, another one would be taken for a part of it.
-    if (err.code === 'ECONNRESET' || !socket.writable || isAnswering(socket)) {
-      socket.destroy();
-      return;
-    }
-    socket.end(renderProblem(describe(err.code, options.headerBytesMax), options.publicUrl), () =>
-      socket.destroy(),
-    );
+    const answer = (): void => {
+      socket.end(renderProblem(describe(err.code, options.headerBytesMax), options.publicUrl), () =>
+        socket.destroy(),
+      );
+    };
+    /** Requests that came whole get their own answers first: what is wrong came after them. */
+    const conclude = (): void => {
+      const turn = turnOf(socket);
+      if (err.code === 'ECONNRESET' || !socket.writable) socket.destroy();
+      else if (turn === undefined || (turn.current.closed && turn.current === turn.latest)) answer();
+      else if (turn.current !== turn.latest || turn.current.req.complete)
+        turn.current.once('close', conclude);
+      // In the middle of an answer, another one would be taken for a part of it.
+      else if (turn.current.headersSent) socket.destroy();
+      else answer();
+    };
+    conclude();
   });
 }
 

@@ -20,7 +20,9 @@ export function createErrorHandler(log: Logger): ErrorRequestHandler {
       next(err);
       return;
     }
-    sendProblem(req, res, known);
+    if (req.complete) sendProblem(req, res, known);
+    // What came in one segment is refused before the parser has said that all of it is here, and would lose its connection.
+    else setImmediate(() => sendProblem(req, res, known));
   };
 }
 

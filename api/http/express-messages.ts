@@ -30,8 +30,8 @@ function sendJson(this: Response, value: unknown): Response {
   const body = JSON.stringify(value);
   const bytes = Buffer.byteLength(body);
   if (!this.hasHeader('Content-Type')) this.setHeader('Content-Type', 'application/json; charset=utf-8');
-  // Node says it of a body that it sends.
-  if (this.req.method === 'HEAD') this.setHeader('Content-Length', bytes);
+  // Node says it by itself, but neither to HEAD nor to HTTP/1.0.
+  this.setHeader('Content-Length', bytes);
   // What is all ASCII is the same in both, and need not be measured and converted again.
   this.end(body, bytes === body.length ? 'latin1' : 'utf8');
   return this;

@@ -35,6 +35,26 @@ test('a connection that ends takes the requests that waited with it', async () =
   expect(open).toHaveLength(1);
 });
 
+test('after an answer that says it is the last, nothing more of the connection is done', async () => {
+  const handled: (string | undefined)[] = [];
+  const server = createServer(
+    oneAtATime((req, res) => {
+      handled.push(req.url);
+      if (req.url === '/last') res.setHeader('Connection', 'close');
+      res.end();
+    }),
+  );
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  onTestFinished(() => void server.close());
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  const get = (path: string) => `GET ${path} HTTP/1.1\r\nHost: test\r\n\r\n`;
+  socket.write(get('/first') + get('/last') + get('/more'));
+  socket.resume();
+  await once(socket, 'close');
+  expect(handled).toEqual(['/first', '/last']);
+});
+
 async function connectTo(handle: (res: ServerResponse) => void) {
   const server = createServer(oneAtATime((_req, res) => handle(res)));
   server.listen(0, '127.0.0.1');

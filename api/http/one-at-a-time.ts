@@ -27,6 +27,8 @@ export function oneAtATime(handle: RequestListener): RequestListener {
     const before = turn.latest;
     turn.latest = res;
     const begin = (): void => {
+      // The answer before was the last, and said so: nobody would hear of what is done now (RFC 9112, 9.6).
+      if (!socket.writable) return;
       turn.current = res;
       handle(req, res);
     };
@@ -34,15 +36,12 @@ export function oneAtATime(handle: RequestListener): RequestListener {
       begin();
       return;
     }
-    before.once('close', () => {
-      // It closes as well when the connection ends; then nobody waits for the others.
-      if (!socket.destroyed) begin();
-    });
+    // It closes as well when the connection ends; then nobody waits for the others.
+    before.once('close', begin);
   };
 }
 
-/** Whether an answer has begun on this connection and is not complete. */
-export function isAnswering(socket: Duplex): boolean {
-  const current = turns.get(socket)?.current;
-  return current !== undefined && current.headersSent && !current.closed;
+/** Undefined when nothing was asked on this connection yet. */
+export function turnOf(socket: Duplex): Readonly<Turn> | undefined {
+  return turns.get(socket);
 }

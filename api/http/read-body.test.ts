@@ -130,6 +130,24 @@ describe('what is read', () => {
 
 describe('what is refused', () => {
   test.each([
+    ['its JSON', '{"task":', 400],
+    ['its input', JSON.stringify({ task: 'image.resize', input: { width: 'wide' } }), 422],
+    ['its task', JSON.stringify({ task: 'no.such', input: {} }), 422],
+  ])('a call that came whole keeps its connection when it is refused for %s', async (_what, body, status) => {
+    const request = `${head(`Content-Length: ${body.length}`)}${body}`;
+    const next = 'GET /livez HTTP/1.1\r\nHost: test\r\n\r\n';
+    const answer = await exchange([request, next], '"status":"ok"');
+    expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+  });
+
+  test('a call that came whole keeps its connection when it is refused for its key', async () => {
+    const request = `${head(`Content-Length: ${job().length}`)}${job()}`.replace(client.key, 'x'.repeat(30));
+    const next = 'GET /livez HTTP/1.1\r\nHost: test\r\n\r\n';
+    const answer = await exchange([request, next], '"status":"ok"');
+    expect(answer).toMatch(/^HTTP\/1\.1 401 /);
+  });
+
+  test.each([
     ['half a character', Buffer.from([0x22, 0xc3, 0x22]), {}, 400, 'invalid-json', 'UTF-8'],
     ['nothing', '', {}, 400, 'invalid-json', 'empty'],
     ['packed nothing', gzipSync(''), { 'content-encoding': 'gzip' }, 400, 'invalid-json', 'empty'],

@@ -25,8 +25,8 @@ export function readBody(req: IncomingMessage, limits: BodyLimits): Promise<Buff
 function takeArrived(req: IncomingMessage, limits: BodyLimits): Buffer | undefined {
   const { 'content-length': length, 'content-encoding': encoding } = req.headers;
   // Not `req.complete`: whoever waits for anything goes on before the parser has said so.
-  if (length === undefined || req.readableLength !== Number(length) || encoding !== undefined)
-    return undefined;
+  const isBuffered = length !== undefined && req.readableLength === Number(length);
+  if (!isBuffered || encoding !== undefined) return undefined;
   if (req.readableLength > limits.bytesMax) throw tooLarge(limits);
   const body = req.read() as Buffer | null;
   req.resume();

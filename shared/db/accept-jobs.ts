@@ -117,6 +117,7 @@ export function isMissingFileError(err: unknown): boolean {
 /** One row for a group: a row for each of its jobs took longer to read than to write. Ids are joined by commas. */
 interface AcceptedRow {
   created_at: Date;
+  count: number;
   dispatched: string | null;
   /** Of those whose idempotency key was there before. Not where no job has one. */
   duplicates?: string | null;
@@ -190,7 +191,7 @@ WITH ${isPlain ? '' : keyedSql}gate AS MATERIALIZED (
 ), event AS (
   INSERT INTO events (tenant_id, job_id, type) SELECT tenant_id, id, 'job.' || state FROM job
 )
-SELECT now() AS created_at, string_agg(id::text, ',') FILTER (WHERE dispatched) AS dispatched${
+SELECT now() AS created_at, count(*)::integer AS count, string_agg(id::text, ',') FILTER (WHERE dispatched) AS dispatched${
   isPlain
     ? ''
     : `, (SELECT string_agg(id::text, ',') FROM item
@@ -252,6 +253,11 @@ export async function insertJobs(
   if (row === undefined) throw new Error('An aggregate gives a row whatever it is made of.');
   const dispatched = toSet(row.dispatched);
   const duplicates = toSet(row.duplicates);
+  // Whatever was not written must not be answered as if it were.
+  if (row.count !== jobs.length - duplicates.size)
+    throw new Error(
+      `${row.count} of ${jobs.length} jobs were written, and ${duplicates.size} had been before.`,
+    );
   const dependent = jobs.filter((job) => isDependent(job) && !duplicates.has(job.id));
   if (dependent.length > 0) await linkDependencies(db, dependent);
   return jobs.map(({ id }) =>

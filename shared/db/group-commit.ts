@@ -4,9 +4,10 @@
  * There is no timer. While a flush is in flight, what arrives gathers, and goes with the next one: an idle system
  * pays no delay, a busy one shares each round trip and each fsync among all that waited for it.
  *
- * Where several flushes may be in flight, each takes its share of the items that there are at once, as soon as so many wait.
- * Clients that were answered together ask again together: in one group for all of them, this process would wait for the
- * database and the database for this process. In two, one is worked on here while the other one is there.
+ * Where several flushes may be in flight, another one starts when as many items wait as one that is on its way holds: groups
+ * stay large. And it starts at once, in the middle of a turn, when its share of the items that were here together of late is
+ * full. Clients that were answered together ask again together: in one group for all of them, this process would wait
+ * for the database and the database for this process. In two, one is worked on here while the other one is there.
  *
  * How a flush may fail, and what each of its items is told:
  * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
@@ -59,25 +60,18 @@ export function createGroupCommit<Item, Result>(options: {
 
   function isDue(): boolean {
     if (pending.length === 0) return false;
-    return flights === 0 || (flights < flightsMax && pending.length >= shareOf(outstanding()));
+    if (flights === 0) return true;
+    return flights < flightsMax && (pending.length >= itemsInFlight / flights || isShareFull());
   }
 
-  /** Whether the share of one of several flushes is full: it need not wait for what else this turn brings. */
-  function isFull(): boolean {
-    const share = shareOf(peak);
-    return flightsMax > 1 && flights < flightsMax && share >= promptShareMin && pending.length >= share;
-  }
-
-  function outstanding(): number {
-    return Math.max(peak, pending.length + itemsInFlight);
-  }
-
-  function shareOf(items: number): number {
-    return Math.min(itemsMax, Math.ceil(items / flightsMax));
+  function isShareFull(): boolean {
+    const share = Math.min(itemsMax, Math.ceil(peak / flightsMax));
+    return flightsMax > 1 && share >= promptShareMin && pending.length >= share;
   }
 
   function schedule(): void {
-    if (isFull()) {
+    // It need not wait for what else this turn brings.
+    if (flights < flightsMax && isShareFull()) {
       start();
       return;
     }

@@ -155,6 +155,23 @@ describe.skipIf(obstacle !== undefined)(
       });
     });
 
+    test.each([0, 0o555, 0o700])(
+      'deletes the directory of a run that was closed with the mode %i',
+      async (closeRun) => {
+        const form = new FormData();
+        form.append('task', 'test.probe');
+        form.append('input', JSON.stringify({ closeRun }));
+        form.append('file', new Blob(['the bytes of a client']), 'input.txt');
+        const response = await client.request('POST', '/v1/jobs', { body: form });
+        const job = await client.finished(((await response.json()) as { id: string }).id);
+        expect(job).toMatchObject({ state: 'succeeded' });
+        const run = join(job.result.scratchDir, '..');
+        await waitFor(() => (existsSync(run) ? undefined : true), {
+          what: 'the directory of the run to be deleted',
+        });
+      },
+    );
+
     test('keeps a task from putting a link in the place of its directory', async () => {
       const job = await client.finished(await client.submit('test.probe', { swapOut: true }));
       expect(job.error).toMatchObject({

@@ -7,9 +7,11 @@
  */
 import { spawnSync } from 'node:child_process';
 import {
+  chmodSync,
   closeSync,
   constants,
   fstatSync,
+  lchownSync,
   lstatSync,
   opendirSync,
   openSync,
@@ -17,7 +19,7 @@ import {
   rmSync,
   unlinkSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 /** Each level holds two descriptors. */
 const depthMax = 32;
@@ -41,7 +43,9 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
   const stuck = walk(dir, until);
   if (stuck.size > 0) {
     for (const [path, uid] of stuck) removeAs(uid, path, until);
-    walk(dir, until);
+    const left = walk(dir, until);
+    for (const path of left.keys()) takeBack(path);
+    if (left.size > 0) walk(dir, until);
   }
   return isGone(dir);
 }
@@ -72,7 +76,8 @@ function walk(dir: string, until: number): Map<string, number> {
     try {
       rmdirSync(path);
     } catch {
-      // Something is left in it, which is in `stuck` or was written just now.
+      // Something is left in it, which is in `stuck` or was written just now; or what it lies in is closed.
+      if (top !== undefined) stuck.set(top.name, top.uid);
     }
   }
 
@@ -93,6 +98,19 @@ function walk(dir: string, until: number): Map<string, number> {
 
   remove(dir, dir, 0);
   return stuck;
+}
+
+/** A directory that a host has closed may hold what is not the host's (`in`), which neither of us can delete then. */
+function takeBack(dir: string): void {
+  const me = process.getuid?.();
+  // Nobody else can put a link in the place of what lies in our own directory.
+  if (me !== 0 || ownerOf(dirname(dir)) !== me) return;
+  try {
+    lchownSync(dir, me, process.getgid?.() ?? 0);
+    chmodSync(dir, 0o700);
+  } catch {
+    // It is gone.
+  }
 }
 
 /** Of the directory or file itself; undefined when it cannot be told. */
