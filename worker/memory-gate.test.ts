@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { createLogger } from '#shared/log.ts';
 import { readAvailableMemory } from './available-memory.ts';
 import { createMemoryGate } from './memory-gate.ts';
@@ -67,10 +67,15 @@ test('whoever gives up does not wait for memory, and is not let in', async () =>
 });
 
 test('where there is plenty one look is enough for a while, and never where there is not', async () => {
+  vi.useFakeTimers({ toFake: ['performance'] });
+  onTestFinished(() => void vi.useRealTimers());
   const { state, enter } = setup({ available: 200, isBusy: true });
   await enter(1);
   await enter(2);
   expect(state.looks).toBe(1);
+  vi.advanceTimersByTime(100);
+  await enter(3);
+  expect(state.looks).toBe(2);
   const tight = setup({ available: 199, isBusy: true });
   await tight.enter(1);
   await tight.enter(2);

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type RequestListener, type Server } from 'node:http';
+import { createServer, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { afterEach, expect, test } from 'vitest';
@@ -85,6 +85,22 @@ test('requests that came whole get their answers before what came after them get
   expect(statusesOf(answers)).toEqual(['200', '200', '400']);
   expect(answers.indexOf('answer to /2.')).toBeLessThan(answers.indexOf('problem+json'));
   expect(handled).toEqual(['/1', '/2']);
+});
+
+test('what is wrong is answered once, however much of it comes before the answer is due', async () => {
+  const started = Promise.withResolvers<ServerResponse>();
+  const socket = await start((_req, res) => started.resolve(res));
+  socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+  const res = await started.promise;
+  const before = res.listenerCount('close');
+  const answers = text(socket);
+  for (let count = 0; count < 20; count += 1) {
+    socket.write('garbage\r\n\r\n');
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  expect(res.listenerCount('close')).toBeLessThanOrEqual(before + 1);
+  res.end('fine');
+  expect(statusesOf(await answers)).toEqual(['200', '400']);
 });
 
 test('a request in the middle of its body when it turns out to be wrong is answered after those before it', async () => {

@@ -1,4 +1,5 @@
 import type { Server } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { errorTable, type ErrorCode } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
 import { turnOf } from './one-at-a-time.ts';
@@ -13,7 +14,11 @@ export function answerClientErrors(
   server: Server,
   options: { headerBytesMax: number; publicUrl: string | undefined },
 ): void {
+  const concluded = new WeakSet<Duplex>();
   server.on('clientError', (err: NodeJS.ErrnoException, socket) => {
+    // Whatever comes after what was wrong is wrong again.
+    if (concluded.has(socket)) return;
+    concluded.add(socket);
     const answer = (): void => {
       socket.end(renderProblem(describe(err.code, options.headerBytesMax), options.publicUrl), () =>
         socket.destroy(),

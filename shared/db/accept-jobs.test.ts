@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, inject, test } from 'vitest';
 import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
-import { createAcceptJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
+import { createAcceptJobs, insertJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues } from './feed-queues.ts';
 import { deleteFile, findFile, insertPendingFiles, listFilesOfJob } from './files.ts';
@@ -108,6 +108,13 @@ test('of many requests with one key at the same moment, one makes a job and the 
   expect(winners).toHaveLength(1);
   expect((await findIdempotencyKey(db, 'default', 'k'))?.resource_id).toBe(winners[0]?.id);
   expect((await db.query('SELECT id FROM jobs')).rows).toEqual([{ id: winners[0]?.id }]);
+});
+
+test('what was not written is not answered as written, also when Postgres calls it by another name', async () => {
+  const idempotency = { key: 'used', fingerprint: '00' };
+  await insertJobs(db, [newJob({ idempotency })]);
+  const shouted = { ...newJob({ idempotency }), id: uuidv7().toUpperCase() };
+  await expect(insertJobs(db, [shouted])).rejects.toThrow('0 jobs were written');
 });
 
 test('a job and its new file are committed together, and the file is kept while the job is not final', async () => {

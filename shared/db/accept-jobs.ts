@@ -253,12 +253,11 @@ export async function insertJobs(
   if (row === undefined) throw new Error('An aggregate gives a row whatever it is made of.');
   const dispatched = toSet(row.dispatched);
   const duplicates = toSet(row.duplicates);
-  // Whatever was not written must not be answered as if it were.
-  if (row.count !== jobs.length - duplicates.size)
-    throw new Error(
-      `${row.count} of ${jobs.length} jobs were written, and ${duplicates.size} had been before.`,
-    );
-  const dependent = jobs.filter((job) => isDependent(job) && !duplicates.has(job.id));
+  const written = jobs.filter((job) => !duplicates.has(job.id));
+  // What was not written must not be answered as if it were.
+  if (written.length !== row.count)
+    throw new Error(`${row.count} jobs were written, and not ${written.length} of ${jobs.length}.`);
+  const dependent = written.filter(isDependent);
   if (dependent.length > 0) await linkDependencies(db, dependent);
   return jobs.map(({ id }) =>
     duplicates.has(id)

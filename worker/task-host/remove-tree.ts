@@ -3,7 +3,8 @@
  * worker is about to enter it, and the worker may delete what the host may not; so every step starts from the
  * descriptor of a directory that was opened without following links (`/proc/self/fd/<n>/<name>` is what openat(2)
  * does). What cannot be deleted so (directories closed even to their owner, trees too deep, names that are not UTF-8)
- * is deleted by its owner, with the rights of the host and no more. All of it blocks: it runs in a thread (worker/disk.ts).
+ * is deleted by its owner, with the rights of the host and no more. What a host has closed around something that is not its own is
+ * taken back. All of it blocks: it runs in a thread (worker/disk.ts).
  */
 import { spawnSync } from 'node:child_process';
 import {
