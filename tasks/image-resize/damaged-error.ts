@@ -6,7 +6,7 @@ export function damagedError(file: InputFile, err: unknown): InvalidInputError {
   const reason = said
     .split('\n')
     .map((line) => line.replace(/^Input (file|buffer) has corrupt header:\s*/, '').trim())
-    .filter((line) => line !== '' && !line.includes(file.path) && !line.includes('to target'))
+    .filter((line) => line !== '' && !line.includes(file.path) && !/bad seek|to target/.test(line))
     .join('; ')
     .slice(0, reasonCharactersMax);
   return new InvalidInputError(

@@ -28,7 +28,7 @@ export async function decodeHeic(file: InputFile, source: Source, ctx: TaskConte
   const { default: createLibheif } = await import('libheif-js/libheif-wasm/libheif-bundle.mjs');
   const decode = createDecoder(createLibheif());
   const path = join(ctx.scratchDir, 'decoded.png');
-  const pixels = decodeOrExplain(file, decode, await readFile(source.path));
+  const pixels = decodeOrExplain(file, decode, await readFile(file.path));
   const { icc, exif, xmp } = source.metadata;
   await writePng(path, pixels, { icc, exif, xmp }, ctx.signal);
   return path;

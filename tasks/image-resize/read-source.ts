@@ -1,4 +1,5 @@
 /** Looks at the header of an image and refuses what must not be decoded. No pixel is decoded here. */
+import { readFile } from 'node:fs/promises';
 import { InvalidInputError, type InputFile } from '#shared/tasks/define-task.ts';
 import { imagePixelsMax, sharp } from '#shared/tasks/safe-sharp.ts';
 import type { Metadata } from 'sharp';
@@ -8,7 +9,8 @@ import { describeBytes } from './describe-bytes.ts';
 import { isGifComplete } from './is-gif-complete.ts';
 
 export interface Source {
-  readonly path: string;
+  /** What sharp reads: the bytes, or the path of a large file. */
+  readonly input: Buffer | string;
   readonly format: 'jpeg' | 'png' | 'webp' | 'avif' | 'gif' | 'heic';
   /** Upright, of one frame. */
   readonly width: number;
@@ -16,6 +18,9 @@ export interface Source {
   readonly frames: number;
   readonly metadata: Metadata;
 }
+
+/** Files up to this many bytes are read at once: libvips reads small pieces, and again for each time it opens the file. */
+const bufferBytesMax = 8 * 1024 * 1024;
 
 export const framesMax = 500;
 
@@ -28,7 +33,8 @@ const jpegScansMax = 100;
 /** @throws InvalidInputError saying what was found instead of an image that can be resized. */
 export async function readSource(file: InputFile): Promise<Source> {
   if (file.sizeBytes === 0) throw new InvalidInputError(`"${file.name}" is empty.`);
-  const metadata = await readMetadata(file);
+  const input = file.sizeBytes <= bufferBytesMax ? await readFile(file.path) : file.path;
+  const metadata = await readMetadata(file, input);
   const format = sourceFormat(metadata);
   if (format === undefined) throw await notAnImage(file);
 
@@ -59,13 +65,13 @@ export async function readSource(file: InputFile): Promise<Source> {
       );
     }
   }
-  return { path: file.path, format, width, height, frames, metadata };
+  return { input, format, width, height, frames, metadata };
 }
 
-async function readMetadata(file: InputFile): Promise<Metadata> {
+async function readMetadata(file: InputFile, input: Source['input']): Promise<Metadata> {
   try {
     // The limit is checked above, where the message can say the size.
-    return await sharp(file.path, { limitInputPixels: false }).metadata();
+    return await sharp(input, { limitInputPixels: false }).metadata();
   } catch (err) {
     const said = err instanceof Error ? err.message : '';
     if (said.includes('unsupported image format')) throw await notAnImage(file);

@@ -50,7 +50,6 @@ export async function renderImage(
   }
 }
 
-/** By path and not by buffer: libvips then reads only what it needs, and JPEGs are shrunk while they are decoded. */
 async function openImage(
   file: InputFile,
   source: Source,
@@ -64,7 +63,7 @@ async function openImage(
     return source.metadata.hasAlpha ? image : image.removeAlpha();
   }
   const isAnimated = request.frames > 1;
-  return sharp(source.path, {
+  return sharp(source.input, {
     animated: isAnimated,
     limitInputPixels: isAnimated ? animationPixelsMax : imagePixelsMax,
     failOn: 'warning',
