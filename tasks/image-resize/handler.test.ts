@@ -102,6 +102,15 @@ describe('image.resize: size', () => {
     expect(northeast.pixel(15, 5)).toEqual([0, 255, 0]);
   });
 
+  it('reads a file of more than 8 MiB as well, and sees that one is incomplete', async () => {
+    const image = await plain('#00ff00', 3, 1_700).png({ compressionLevel: 0 }).toBuffer();
+    expect(image.length).toBeGreaterThan(8 * 1024 * 1024);
+    const { pixel, result } = await resize(testFile(image), { width: 16 });
+    expect(result.source).toMatchObject({ format: 'png', width: 1_700, height: 1_700 });
+    expect(pixel(8, 8)).toEqual([0, 255, 0]);
+    expect(await refusal(testFile(image.subarray(0, -4_096)))).toContain('damaged or incomplete');
+  });
+
   it('fills what `contain` adds with the background', async () => {
     const file = testFile(await plain('#000000').png().toBuffer());
     const request = { width: 128, height: 64, fit: 'contain' } as const;
