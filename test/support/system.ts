@@ -205,7 +205,8 @@ function waitUntilStarted(marks: string, ids: readonly string[]): Promise<number
           .filter((name) => name.startsWith(`started-${id}`))
           .map((name) => Number(readFileSync(join(marks, name), 'utf8'))),
       );
-      return pids.every((group) => group.length > 0) ? pids : undefined;
+      // A file is there a moment before what it says.
+      return pids.every((group) => group.length > 0 && group.every((pid) => pid > 0)) ? pids : undefined;
     },
     { what: 'handlers of all jobs to begin', seen: () => readdirSync(marks) },
   );
