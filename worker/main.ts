@@ -23,6 +23,7 @@ import { createConsumer } from '#shared/queue/consumer.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
+import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
 import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { readVersion } from '#shared/version.ts';
@@ -30,6 +31,7 @@ import { builtInTasks } from '#tasks/index.ts';
 import { createBacklogGate } from './backlog-gate.ts';
 import { createBulkSteps } from './bulk-step.ts';
 import { createDisk } from './disk.ts';
+import { endGroupMax } from './end-groups.ts';
 import { createEachSteps } from './each-step.ts';
 import { createExecuteInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
@@ -252,24 +254,24 @@ const runJob = createRunJob({
   createReports: (job) => createReports({ db, job, logLinesMax: config.WINDLASS_LOG_LINES_MAX }),
   outputStore,
   signals,
-  onKeyFreed: () => feeder.wake(),
-  endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count, 0),
+  onFeedable: () => feeder.wake(),
+  endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count + endGroupMax, 0),
   onBatchJobEnded: (batchId) => batchKeeper.note(batchId),
   onItemEnded: (eachId) => itemKeeper.note(eachId),
   log,
 });
 
-/** Deliveries that were let through: those that are just being claimed are no runs yet. */
+/** Slots that were given: to runs, and to deliveries that are just being claimed. */
 let admitted = 0;
 const memory = createMemoryGate({
   reserveBytes: config.WINDLASS_MEMORY_RESERVE,
   availableBytes: readAvailableMemory,
-  isBusy: () => admitted > 0 || runs.list().length > 0,
+  isBusy: () => admitted > 0,
   log,
 });
-const queuesOfHosts = new Set(
-  definitions.filter((task) => task.isolation === 'process').map((task) => task.queue),
-);
+const queuesOf = (tasks: readonly TaskDefinition[]) => new Set(tasks.map((task) => task.queue));
+const queuesOfHosts = queuesOf(definitions.filter((task) => task.isolation === 'process'));
+const queuesOfOnce = queuesOf(definitions.filter((task) => task.onCrash === 'fail'));
 const consumers = queues.map((queue) =>
   createConsumer({
     queue,
@@ -278,19 +280,26 @@ const consumers = queues.map((queue) =>
     connect: () => createConsumerConnection(config.REDIS_URL, log),
     deliveries,
     ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
-    work: async (delivery, onClaimed) => {
+    // What runs inside the worker finds so many slots that its claims come in groups by themselves.
+    claimsAhead: queuesOfHosts.has(queue) && !queuesOfOnce.has(queue),
+    work: async (delivery, onClaimed, slot) => {
       feeder.noteTaken(queue);
-      admitted += 1;
+      const given = countAdmitted(slot);
       try {
-        await runJob(delivery, onClaimed);
+        await runJob(delivery, onClaimed, slot);
       } finally {
-        admitted -= 1;
+        if (await given) admitted -= 1;
       }
     },
     onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),
     log,
   }),
 );
+async function countAdmitted(slot: true | Promise<boolean>): Promise<boolean> {
+  const isGiven = slot === true || (await slot);
+  if (isGiven) admitted += 1;
+  return isGiven;
+}
 const watchdog = setInterval(() => {
   for (const consumer of consumers) void consumer.watch();
 }, 2_000);

@@ -3,7 +3,8 @@
  * the handler may have run hostile bytes.
  */
 import { join } from 'node:path';
-import { insertPendingFiles, deletePendingFiles } from '#shared/db/files.ts';
+import { createAnnounceFiles } from '#shared/db/announce-files.ts';
+import { deletePendingFiles } from '#shared/db/files.ts';
 import type { Db } from '#shared/db/pool.ts';
 import type { StoredOutput } from '#shared/db/settle-runs.ts';
 import type { OwnedRun } from '#shared/db/workers.ts';
@@ -49,6 +50,7 @@ export function createOutputStore(options: {
   limits: OutputLimits;
 }): OutputStore {
   const { db, storage, disk, limits } = options;
+  const announcements = createAnnounceFiles(db);
 
   async function read(dir: string): Promise<ResultDocument> {
     const path = join(dir, 'result.json');
@@ -87,14 +89,13 @@ export function createOutputStore(options: {
       id: file.id,
       name: cleanName(file.name),
       mediaType: file.mediaType,
-      detectedType: null,
     }));
     let tries = 0;
     const announce = async () => {
       tries += 1;
       // An earlier try may have got through although its answer did not.
       if (tries > 1) await deletePendingFiles(db, ids);
-      return insertPendingFiles(db, run, files);
+      return announcements.add({ run, files });
     };
     if (!(await throughOutages(announce, () => signal.aborted)))
       throw new AppError('task-output', 'The job was taken over by another run.');

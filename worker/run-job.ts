@@ -1,9 +1,10 @@
 /**
  * One job, from its delivery to its end, as named steps:
  *
- *   claim → execute → interpret ┊ store outputs → settle → announce
+ *   claim ┊ execute → interpret ┊ store outputs → settle → announce
  *
- * At the ┊ the handler has ended: the slot is free, while the rest waits for disks. The delivery has no meaning any more since the
+ * At the first ┊ a job waits for its slot, if others of its bundle had the free ones. One that waits in vain goes back.
+ * At the second one the handler has ended: the slot is free, while the rest waits for disks. The delivery has no meaning any more since the
  * claim was committed, and BullMQ may forget it; should this worker die now, the reaper finds the active row.
  *
  * Nothing before `settle` changes what a client sees except progress and logs, and `settle` is one guarded
@@ -20,6 +21,7 @@ import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { StoredFileMissingError } from '#shared/storage/storage.ts';
 import type { LoadedTask } from '#shared/tasks/load-tasks.ts';
 import type { JobReports } from './job-reports.ts';
+import { createEndGroups } from './end-groups.ts';
 import type { OutputStore } from './output-store.ts';
 import type { HostEnd } from './task-host/host.ts';
 import type { Run, Runs } from './runs.ts';
@@ -54,8 +56,8 @@ export interface RunJobDeps {
   readonly createReports: (job: ClaimedJob) => JobReports;
   readonly outputStore: OutputStore;
   readonly signals: SignalPublisher;
-  /** A job with a concurrency key has ended or waits again: others may have their turn. */
-  readonly onKeyFreed: () => void;
+  /** A job is queued again, or one with a concurrency key has ended or waits: others may have their turn. */
+  readonly onFeedable: () => void;
   /** Runs that may be storing and settling without holding a slot; further ones keep theirs until one has ended. */
   readonly endingMax: number;
   /** A job of this batch has ended. */
@@ -71,35 +73,43 @@ const snoozeMsMax = 7 * 86_400_000;
 
 /**
  * Resolves when the slot is free for another job. `runs` lists the run until its end was written.
- * `onClaimed` is told when the claim is decided: the delivery has no meaning any more.
+ * `onClaimed` is told when the claim is decided: the delivery has no meaning any more. The run begins when `slot` is true; when
+ * that is false, its job is queued again without using an attempt.
  */
-export type RunJob = (delivery: Delivery, onClaimed: () => void) => Promise<void>;
+export type RunJob = (
+  delivery: Delivery,
+  onClaimed: () => void,
+  slot: true | Promise<boolean>,
+) => Promise<void>;
 
 export function createRunJob(deps: RunJobDeps): RunJob {
   let ending = 0;
   /** Slots that wait until fewer runs are ending. */
   const waiting: (() => void)[] = [];
-  return async (delivery, onClaimed) => {
+  const endGroups = createEndGroups();
+
+  return async (delivery, onClaimed, slot) => {
     crashPoint('run.before-claim');
     const job = await deps.claims.add(delivery);
     onClaimed();
     if (job === undefined) return;
     crashPoint('run.after-claim');
-    deps.runs.countClaim(job.queue);
     const task = deps.tasks.get(job.task);
     // The claim names the tasks that this worker knows.
     if (task === undefined) throw new Error(`Claimed a job of the unknown task "${job.task}".`);
-    const softMs = job.options.softTimeoutMs ?? task.definition.softTimeoutMs;
     const run = deps.runs.start({
       jobId: job.id,
       fence: job.fence,
       workerId: job.workerId,
       task: job.task,
-      ...(softMs !== undefined && { softSignal: AbortSignal.timeout(softMs) }),
     });
-    const executed = await execute(deps, job, task, run);
+    if (slot === true || (await endGroups.standInLine(job.queue, slot))) deps.runs.countBegun(job.queue);
+    else run.stop('interrupted');
+    const executed = await endGroups.execute(job.queue, () => execute(deps, job, task, run));
     ending += 1;
-    void end(deps, executed)
+    const isDue = executed.outcome?.type === 'succeeded' ? endGroups.join(job.queue) : Promise.resolve();
+    void isDue
+      .then(() => end(deps, executed))
       .catch((err: unknown) =>
         deps.log.error({ jobId: job.id, err }, 'the end of a run could not be written'),
       )
@@ -131,12 +141,18 @@ async function execute(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run:
   const reports = deps.createReports(job);
   const executeTask = definition.isolation === 'inline' ? deps.executeInline : deps.executeInHost;
   const limit = setTimeout(() => run.stop('timeout'), job.options.timeoutMs ?? definition.timeoutMs.default);
+  const softMs = job.options.softTimeoutMs ?? definition.softTimeoutMs;
+  const soft = softMs === undefined ? undefined : setTimeout(() => run.warn(), softMs);
   const base = { job, task, run, reports, limit };
   try {
+    if (run.stopReason() !== undefined)
+      return { ...base, execution: undefined, outcome: interpret({ type: 'stopped' }, run) };
     const execution = await executeTask(job, task, run, reports);
     return { ...base, execution, outcome: interpret(execution.end, run) };
   } catch (err) {
     return { ...base, execution: undefined, outcome: interpretFailure(deps, job, run, err) };
+  } finally {
+    clearTimeout(soft);
   }
 }
 
@@ -153,7 +169,7 @@ async function end(deps: RunJobDeps, executed: Executed): Promise<void> {
   const state =
     outcome === undefined ? 'superseded' : await settleRun(deps, job, task, run, outcome, outputs);
   crashPoint('run.after-commit');
-  if (job.hasKey) deps.onKeyFreed();
+  if (job.hasKey || state === 'queued') deps.onFeedable();
   // Files of a run that may have been committed are left to the janitor, which decides by the record.
   if (state !== 'succeeded' && state !== 'unknown')
     await deps.outputStore.discard(outputs.map((output) => output.id));

@@ -16,6 +16,8 @@ export interface Run extends OwnedRun {
   readonly signal: AbortSignal;
   /** Aborted at the soft time limit, which stops nothing. */
   readonly softSignal: AbortSignal;
+  /** The soft time limit has passed. */
+  warn(): void;
   /** The first reason stays. */
   stop(reason: StopReason): void;
   stopReason(): StopReason | undefined;
@@ -23,13 +25,13 @@ export interface Run extends OwnedRun {
 
 export interface Runs {
   /** An earlier run of the same job on this worker is told to stop: its job was claimed again. */
-  start(run: OwnedRun & { task: string; softSignal?: AbortSignal }): Run;
+  start(run: OwnedRun & { task: string }): Run;
   end(run: Run): void;
   list(): readonly Run[];
   find(jobId: string): Run | undefined;
-  /** Claims of the last second per queue, for the window; resets the count. */
+  /** Runs that began in the last second per queue, for the window; resets the count. */
   takeDrain(): Record<string, number>;
-  countClaim(queue: string): void;
+  countBegun(queue: string): void;
 }
 
 export function createRuns(): Runs {
@@ -37,11 +39,10 @@ export function createRuns(): Runs {
   let drain: Record<string, number> = {};
   let started = 0;
   return {
-    // One of its own also where it is never aborted: inline handlers may listen to it, and theirs go with the run.
-    start({ jobId, fence, workerId, task, softSignal = new AbortController().signal }) {
+    start({ jobId, fence, workerId, task }) {
       runs.get(jobId)?.stop('superseded');
       started += 1;
-      const controller = new AbortController();
+      const [controller, soft] = [new AbortController(), new AbortController()];
       let reason: StopReason | undefined;
       const run: Run = {
         jobId,
@@ -51,7 +52,8 @@ export function createRuns(): Runs {
         task,
         startedMs: performance.now(),
         signal: controller.signal,
-        softSignal,
+        softSignal: soft.signal,
+        warn: () => soft.abort(new Error('The soft time limit has passed.')),
         stop(why) {
           if (reason !== undefined) return;
           reason = why;
@@ -73,7 +75,7 @@ export function createRuns(): Runs {
       drain = {};
       return taken;
     },
-    countClaim(queue) {
+    countBegun(queue) {
       drain[queue] = (drain[queue] ?? 0) + 1;
     },
   };

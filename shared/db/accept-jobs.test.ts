@@ -6,7 +6,8 @@ import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, insertJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues } from './feed-queues.ts';
-import { deleteFile, findFile, insertPendingFiles, listFilesOfJob } from './files.ts';
+import { createAnnounceFiles } from './announce-files.ts';
+import { deleteFile, findFile, listFilesOfJob } from './files.ts';
 import { findIdempotencyKey } from './idempotency.ts';
 import { appendLogs, listLogs } from './job-logs.ts';
 import { cancelJob, findJob, listAttempts, saveProgress } from './jobs.ts';
@@ -157,8 +158,8 @@ test('a run settles once; whoever comes later with the same or an older fence ch
 test('a run whose claim Postgres forgot writes nothing under the fence that another worker was given', async () => {
   const run = await acceptAndClaim(newJob());
   const zombie = { ...run, workerId: uuidv7() };
-  const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain', detectedType: null };
-  expect(await insertPendingFiles(db, zombie, [file])).toBe(false);
+  const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain' };
+  expect(await createAnnounceFiles(db).add({ run: zombie, files: [file] })).toBe(false);
   await saveProgress(db, [{ ...zombie, percent: 1, message: null }]);
   const log = (who: OwnedRun, message: string) =>
     appendLogs(db, { ...who, tenantId: 'default' }, [{ line: 0, at: new Date(), message }]);
@@ -180,12 +181,43 @@ test('a run whose claim Postgres forgot writes nothing under the fence that anot
 
 test('output files are announced only by the run that owns the job, and become visible with its result', async () => {
   const run = await acceptAndClaim(newJob());
-  const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain', detectedType: null };
-  expect(await insertPendingFiles(db, { ...run, fence: run.fence - 1 }, [file])).toBe(false);
-  expect(await insertPendingFiles(db, run, [file])).toBe(true);
+  const file = { id: uuidv7(), name: 'out.txt', mediaType: 'text/plain' };
+  expect(await createAnnounceFiles(db).add({ run: { ...run, fence: run.fence - 1 }, files: [file] })).toBe(
+    false,
+  );
+  expect(await createAnnounceFiles(db).add({ run, files: [file] })).toBe(true);
   expect(await findFile(db, 'default', file.id)).toBeUndefined();
   await createSettleRuns(db).add(end(run, { outputs: [{ id: file.id, sizeBytes: 5, sha256 }] }));
   expect(await listFilesOfJob(db, 'default', run.jobId)).toMatchObject([{ id: file.id, size_bytes: 5 }]);
+});
+
+test('of runs that announce their files at the same moment, one that owns nothing or names a file that is there fails alone', async () => {
+  const runs = [];
+  for (let n = 0; n < 4; n += 1) runs.push(await acceptAndClaim(newJob()));
+  const [first, zombie, thief, last] = runs as [OwnedRun, OwnedRun, OwnedRun, OwnedRun];
+  const announcements = createAnnounceFiles(db);
+  const file = (name: string) => ({ id: uuidv7(), name, mediaType: 'text/plain' });
+  const stolen = file('there.txt');
+  expect(await announcements.add({ run: first, files: [stolen] })).toBe(true);
+  const answers = await Promise.allSettled([
+    announcements.add({ run: first, files: [file('a "quoted", {odd} name'), file('b.txt')] }),
+    announcements.add({ run: { ...zombie, workerId: uuidv7() }, files: [file('c.txt')] }),
+    announcements.add({ run: thief, files: [file('d.txt'), stolen] }),
+    announcements.add({ run: last, files: [file('e.txt')] }),
+  ]);
+  expect(answers.map((answer) => (answer.status === 'fulfilled' ? answer.value : answer.status))).toEqual([
+    true,
+    false,
+    'rejected',
+    true,
+  ]);
+  const { rows } = await db.query('SELECT job_id, name, state FROM files ORDER BY name');
+  expect(rows).toEqual([
+    { job_id: first.jobId, name: 'a "quoted", {odd} name', state: 'pending' },
+    { job_id: first.jobId, name: 'b.txt', state: 'pending' },
+    { job_id: last.jobId, name: 'e.txt', state: 'pending' },
+    { job_id: first.jobId, name: 'there.txt', state: 'pending' },
+  ]);
 });
 
 test('a cancel that arrives while a run decides to try again still ends the job', async () => {

@@ -1,7 +1,6 @@
 /** Rows of stored files. Bytes are in storage under the same id; a row without bytes or bytes without a row are swept. */
 import type { NewFile } from './accept-jobs.ts';
-import { sqlState, unsynced, type Queryable } from './pool.ts';
-import type { OwnedRun } from './workers.ts';
+import { sqlState, type Queryable } from './pool.ts';
 
 export interface FileRow {
   readonly id: string;
@@ -115,36 +114,6 @@ export async function deleteFile(
     if (sqlState(err) === '23503') return 'in-use';
     throw err;
   }
-}
-
-export interface PendingFile {
-  readonly id: string;
-  readonly name: string;
-  readonly mediaType: string;
-  readonly detectedType: string | null;
-}
-
-/**
- * Announces the output files of a run before their bytes are stored, if the run still owns its job.
- * @returns false when it does not: nothing may be stored then.
- */
-export async function insertPendingFiles(
-  db: Queryable,
-  run: OwnedRun,
-  files: readonly PendingFile[],
-): Promise<boolean> {
-  const { rowCount } = await db.query({
-    name: 'insert-pending-files',
-    // Forgotten by Postgres, the bytes have no row, and are swept like all such; the commit of the run keeps this one, too.
-    text: `WITH ${unsynced}
-      INSERT INTO files (id, tenant_id, state, name, media_type, detected_type, job_id)
-      SELECT f.id, j.tenant_id, 'pending', f.name, f."mediaType", f."detectedType", j.id
-      FROM unsynced CROSS JOIN jobs j
-      CROSS JOIN json_to_recordset($3::json) AS f(id uuid, name text, "mediaType" text, "detectedType" text)
-      WHERE j.id = $1 AND j.fence = $2 AND j.worker_id = $4 AND (j.state = 'active') IS TRUE`,
-    values: [run.jobId, run.fence, JSON.stringify(files), run.workerId],
-  });
-  return rowCount === files.length;
 }
 
 /** Takes back the announced files of a run that did not succeed. Their bytes are deleted by the caller. */

@@ -4,6 +4,7 @@ import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs } from './accept-jobs.ts';
+import { createAnnounceFiles } from './announce-files.ts';
 import { completeBatches, completeNextBatches } from './complete-batches.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { drainQueue } from './drain-queue.ts';
@@ -62,11 +63,13 @@ test('what every job and every second costs is found by an index, also when the 
   expect(claimed).toBeDefined();
   const run = { jobId: job.id, fence: 1, workerId };
   await renewLease(db, { id: workerId, leaseMs: 1_000, drain: {}, memoryBytes: 0, runs: [run] });
+  const file = { id: uuidv7(), name: 'a.txt', mediaType: 'text/plain' };
+  expect(await createAnnounceFiles(db).add({ run, files: [file] })).toBe(true);
   const settled = await createSettleRuns(db).add({
     ...run,
     settlement: succeeded,
     result: null,
-    outputs: [],
+    outputs: [{ id: file.id, sizeBytes: 1, sha256: '00'.repeat(32) }],
   });
   expect(settled).toBe('succeeded');
   await completeBatches(db, [uuidv7()]);

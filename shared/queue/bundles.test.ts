@@ -44,5 +44,5 @@ test.each([
 });
 
 test('jobs that take long are delivered one by one; the quicker they are, the more are in a bundle', () => {
-  expect([0, 20, 39, 40, 200, 1_000_000].map(bundleSize)).toEqual([1, 1, 1, 2, 10, bundleMax]);
+  expect([0, 10, 19, 20, 100, 1_000_000].map(bundleSize)).toEqual([1, 1, 1, 2, 10, bundleMax]);
 });

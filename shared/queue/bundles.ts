@@ -20,7 +20,7 @@ export const bundleMax = 16;
 export const noData = '{}';
 
 /** A worker should be through with a bundle in this time, in ms. What it holds, no other worker can take. */
-const workMs = 50;
+const workMs = 100;
 
 /** @param perSecond jobs of a queue that a worker takes in a second. */
 export function bundleSize(perSecond: number): number {
@@ -42,11 +42,14 @@ export function packEntries(deliveries: readonly Delivery[], size: number): Entr
 }
 
 /** Undefined for anything that is not one of our entries: Redis is not trusted. */
-export function unpackEntry(id: string | undefined, data: unknown): Delivery[] | undefined {
+export function unpackEntry(
+  id: string | undefined,
+  data: unknown,
+): readonly [Delivery, ...Delivery[]] | undefined {
   const ids: unknown = id?.startsWith('b_') === true ? data : [id];
-  if (!Array.isArray(ids) || ids.length === 0 || ids.length > bundleMax) return undefined;
-  const deliveries = ids.map(parseDeliveryId).filter((delivery) => delivery !== undefined);
-  return deliveries.length === ids.length ? deliveries : undefined;
+  if (!Array.isArray(ids) || ids.length > bundleMax) return undefined;
+  const [first, ...others] = ids.map(parseDeliveryId).filter((delivery) => delivery !== undefined);
+  return first !== undefined && others.length === ids.length - 1 ? [first, ...others] : undefined;
 }
 
 function parseDeliveryId(id: unknown): Delivery | undefined {

@@ -13,19 +13,29 @@ const soon = (ms = 100) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Jobs that run until they are ended. */
 function createRuns() {
+  const claimed: string[] = [];
+  const returned: string[] = [];
   const begun: string[] = [];
   const running = new Map<string, () => void>();
   let most = 0;
   return {
+    claimed,
+    /** Those that were claimed and had no slot in time. */
+    returned,
     begun,
     most: () => most,
     running: () => running.size,
     isRunning: (jobId: string) => running.has(jobId),
     end: (jobId: string) => running.get(jobId)?.(),
     endAll: () => running.forEach((end) => end()),
-    async work({ jobId }: Delivery, onClaimed: () => void) {
-      begun.push(jobId);
+    async work({ jobId }: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) {
+      claimed.push(jobId);
       onClaimed();
+      if (!(await slot)) {
+        returned.push(jobId);
+        return;
+      }
+      begun.push(jobId);
       await new Promise<void>((resolve) => {
         running.set(jobId, resolve);
         most = Math.max(most, running.size);
@@ -47,7 +57,7 @@ async function setup() {
     slots: number,
     runs: ReturnType<typeof createRuns>,
     own: Partial<Deliveries> = {},
-    admit?: (isGivenUp: () => boolean) => Promise<boolean>,
+    more: Pick<Parameters<typeof createConsumer>[0], 'admit' | 'claimsAhead' | 'holdMs'> = {},
   ) => {
     const consumer = createConsumer({
       queue: 'q',
@@ -56,7 +66,7 @@ async function setup() {
       connect: () => new Redis(world.redisUrl, { maxRetriesPerRequest: null }),
       deliveries: { ...deliveries, ...own },
       work: runs.work,
-      ...(admit !== undefined && { admit }),
+      ...more,
       onStuck: () => {
         throw new Error('stuck');
       },
@@ -188,10 +198,10 @@ test('a delivery whose claim fails is missing at once, whatever else of its bund
   let failing = '';
   start(3, {
     ...runs,
-    work: (delivery, onClaimed) =>
+    work: (delivery, onClaimed, slot) =>
       delivery.jobId === failing
         ? Promise.reject(new Error('the connection ended'))
-        : runs.work(delivery, onClaimed),
+        : runs.work(delivery, onClaimed, slot),
   });
   const jobs = Array.from({ length: 3 }, () => ({ jobId: uuidv7(), fence: 0, queue: 'q' }));
   failing = jobs[1]?.jobId ?? '';
@@ -268,11 +278,18 @@ test('what is not let in for a while, or cannot be asked for, goes back and take
   const { start, add, fetched } = await setup();
   const runs = createRuns();
   let answer: 'short' | 'broken' | 'fine' = 'short';
-  const consumer = start(2, runs, {}, async (isGivenUp) => {
-    if (answer === 'broken') throw new Error('No such file: /proc/meminfo');
-    while (answer === 'short' && !isGivenUp()) await soon(10);
-    return answer === 'fine';
-  });
+  const consumer = start(
+    2,
+    runs,
+    {},
+    {
+      async admit(isGivenUp) {
+        if (answer === 'broken') throw new Error('No such file: /proc/meminfo');
+        while (answer === 'short' && !isGivenUp()) await soon(10);
+        return answer === 'fine';
+      },
+    },
+  );
   await add(6, 3);
   await waitFor(async () => ((await fetched()) > 4 ? true : undefined), { what: 'bundles to come back' });
   answer = 'broken';
@@ -281,6 +298,76 @@ test('what is not let in for a while, or cannot be asked for, goes back and take
   expect(runs.begun).toEqual([]);
   await add(2);
   await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two runs' });
+});
+
+test('a bundle is claimed whole when its first has a slot; the others begin in their order, never more at once than slots', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  const consumer = start(2, runs, {}, { claimsAhead: true, holdMs: 60_000 });
+  const jobs = await add(8, 8);
+  await waitFor(() => (runs.claimed.length === 8 && runs.running() === 2 ? true : undefined), {
+    what: 'all to be claimed, and two to run',
+  });
+  await soon();
+  expect(runs.begun).toEqual(jobs.slice(0, 2));
+  for (let begun = 3; begun <= 8; begun += 1) {
+    runs.end(jobs[begun - 3] ?? '');
+    await waitFor(() => (runs.begun.length === begun ? true : undefined), { what: `${begun} to have begun` });
+  }
+  expect([runs.begun, runs.most(), consumer.busy()]).toEqual([jobs, 2, 2]);
+  runs.endAll();
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'all to have ended' });
+  expect(runs.returned).toEqual([]);
+});
+
+test('what was claimed and has no slot for a while is told so, and takes none', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  const consumer = start(2, runs, {}, { claimsAhead: true });
+  const jobs = await add(5, 5);
+  await waitFor(() => (runs.returned.length === 3 ? true : undefined), { what: 'three to go back' });
+  expect([runs.begun, runs.returned, consumer.busy()]).toEqual([jobs.slice(0, 2), jobs.slice(2), 2]);
+  runs.endAll();
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'the slots to be free' });
+  await add(2);
+  await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two more runs' });
+});
+
+test('a pause sends back at once what was claimed and has not begun', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  const consumer = start(2, runs, {}, { claimsAhead: true, holdMs: 600_000 });
+  const jobs = await add(5, 5);
+  await waitFor(() => (runs.claimed.length === 5 && runs.running() === 2 ? true : undefined), {
+    what: 'all to be claimed, and two to run',
+  });
+  await consumer.pause();
+  await waitFor(() => (runs.returned.length === 3 ? true : undefined), { what: 'three to go back' });
+  runs.endAll();
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'the end of both' });
+  expect(runs.begun).toEqual(jobs.slice(0, 2));
+});
+
+test('what was claimed and cannot be let in is told so, also when nobody can tell whether there is room', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  let asked = 0;
+  const consumer = start(
+    3,
+    runs,
+    {},
+    {
+      claimsAhead: true,
+      async admit() {
+        asked += 1;
+        if (asked === 2) throw new Error('No such file: /proc/meminfo');
+        return true;
+      },
+    },
+  );
+  const [first, second, third] = await add(3, 3);
+  await waitFor(() => (runs.returned.length === 1 ? true : undefined), { what: 'one to go back' });
+  expect([runs.begun, runs.returned, consumer.busy()]).toEqual([[first, third], [second], 2]);
 });
 
 test('what is not ours is dropped, and nothing is kept of it', async () => {

@@ -36,8 +36,8 @@ const stalledIntervalMs = 3_000;
 const stuckAfterMs = 10_000;
 /** BullMQ jobs that are on their way at once: enough to share the claims of many, few enough to leave some for others. */
 const fetchesMax = 16;
-/** What cannot begin in this time goes back to Redis. */
-const holdMs = 250;
+/** What cannot begin in this time goes back. */
+const holdMsDefault = 250;
 const giveBackRetryMs = 500;
 
 export function createConsumer(options: {
@@ -48,12 +48,23 @@ export function createConsumer(options: {
   deliveries: Pick<Deliveries, 'giveBack' | 'countWaiting'>;
   /** Resolves to true when there is room for one more, to false when it has been given up. */
   admit?: (isGivenUp: () => boolean) => Promise<boolean>;
-  /** Resolves when the slot is free again. `onClaimed` is called when the delivery has no meaning any more. */
-  work: (delivery: Delivery, onClaimed: () => void) => Promise<void>;
+  /**
+   * Resolves when the slot is free again. `onClaimed` is called when the delivery has no meaning any more. What is claimed may
+   * begin when `slot` is true; it goes back, without having begun, when that is false.
+   */
+  work: (delivery: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) => Promise<void>;
+  /**
+   * A bundle is claimed whole when there is a slot for its first delivery; the others stand in line for the next slots. Their jobs
+   * seem to run before they do, so it is nothing for those that must not run again after a crash. Default false.
+   */
+  claimsAhead?: boolean;
+  /** How long a delivery may wait for a slot, for tests. Default 250 ms. */
+  holdMs?: number;
   onStuck: () => void;
   log: Logger;
 }): Consumer {
   const { queue, slots, prefix, deliveries, work, log } = options;
+  const { claimsAhead = false, holdMs = holdMsDefault } = options;
   const fetches = Math.min(slots, fetchesMax);
   const gate = createSlotGate(slots, fetches);
   /** Entries whose deliveries are not all claimed or given back. */
@@ -123,15 +134,25 @@ export function createConsumer(options: {
       log.warn({ queue, id: job.id }, 'a delivery that is not ours was dropped');
       return true;
     }
-    const untilMs = performance.now() + holdMs;
-    const claims: Promise<boolean>[] = [];
-    for (const delivery of taken) {
-      if (!(await enter(untilMs))) break;
-      claims.push(begin(delivery));
-    }
-    if (claims.length === 0) {
+    const [first, ...others] = taken;
+    if (!(await enter(performance.now() + holdMs))) {
       await job.moveToWait(token);
       throw new WaitingError();
+    }
+    const claims = [begin(first, true)];
+    const untilMs = performance.now() + holdMs;
+    for (const delivery of others) {
+      const slot = enter(untilMs);
+      // Claimed, it has to be told whether it may begin, whatever became of the asking.
+      if (claimsAhead)
+        claims.push(
+          begin(
+            delivery,
+            slot.catch(() => false),
+          ),
+        );
+      else if (await slot) claims.push(begin(delivery, true));
+      else break;
     }
     await giveBack(taken.slice(claims.length));
     return (await Promise.all(claims)).every(Boolean);
@@ -152,13 +173,13 @@ export function createConsumer(options: {
   }
 
   /** @returns true when its claim is decided; false when that failed, which leaves the delivery to repair. */
-  function begin(delivery: Delivery): Promise<boolean> {
+  function begin(delivery: Delivery, slot: true | Promise<boolean>): Promise<boolean> {
     return new Promise((resolve) => {
-      void work(delivery, () => resolve(true))
+      void work(delivery, () => resolve(true), slot)
         .catch((err: unknown) => log.debug({ queue, err }, 'delivery failed'))
-        .then(() => {
-          gate.leave();
+        .then(async () => {
           resolve(false);
+          if (await slot) gate.leave();
         });
     });
   }

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import { findTaskProcesses, isAlive, isFrozen } from '#test/support/find-processes.ts';
-import { createClient, startApi, startWorker, testTasksDir } from '#test/support/service.ts';
+import { createClient, startApi, startWorker, testTasksDir, type TestJob } from '#test/support/service.ts';
 import { withSystem, type System } from '#test/support/system.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { expectOneRunEach, outcomesOf } from './expect-jobs.ts';
@@ -77,6 +77,35 @@ test.concurrent('F44: a run that was frozen just before its commit neither ends 
     const [job] = await system.finished();
     expect([job?.state, outcomesOf(job)]).toEqual(['succeeded', ['crashed', 'succeeded']]);
     expect(await storedIds(system)).toEqual(job?.files.map((file) => file.id));
+  }));
+
+test.concurrent('a job that was claimed with others and has no slot after all goes back within moments, and uses no attempt', () =>
+  withSystem({ env: { BUNDLE_SIZE: '8', WINDLASS_QUEUES: 'host:3' } }, async (system) => {
+    await system.startWorker();
+    await system.started([await system.submitGated()]);
+    // So that one tick of the feeder packs all of them.
+    await system.db.query(`UPDATE queues SET is_paused = true WHERE name = 'host'`);
+    const ids: string[] = [];
+    for (let n = 0; n < 3; n += 1) ids.push(await system.submitGated());
+    await system.db.query(`UPDATE queues SET is_paused = false WHERE name = 'host'`);
+    const describe = (job: TestJob) => [job.state, ...job.attempts.map((run) => run.outcome)].join(' ');
+    const seen = async () =>
+      (await Promise.all(ids.map((id) => system.client.job(id)))).map(describe).toSorted();
+    await waitFor(
+      async () => ((await seen()).some((line) => line.includes('interrupted')) ? true : undefined),
+      {
+        what: 'one to go back',
+      },
+    );
+    expect(await seen()).toEqual(['active running', 'active running', 'queued interrupted']);
+    system.openGate();
+    const ended = await system.finished(ids);
+    expect(ended.map(describe).toSorted()).toEqual([
+      'succeeded interrupted succeeded',
+      'succeeded succeeded',
+      'succeeded succeeded',
+    ]);
+    expect(ended.map((job) => job.result)).toEqual(ids.map(() => ({ attempt: 1 })));
   }));
 
 test.concurrent('F45: a handler that blocks its process is stopped by its time limit; its worker lives on, other jobs are not touched', () =>

@@ -52,14 +52,15 @@ export async function createWorld(): Promise<World> {
   };
 }
 
-/** A pool that was just ended takes a moment to be gone on the server's side. */
+/** A pool that was just ended takes a moment to be gone on the server's side. Autovacuum works where it likes. */
 async function waitUntilUnused(database: string): Promise<void> {
   let users: string[] = [];
   await asAdmin((admin) =>
     waitFor(
       async () => {
         const { rows } = await admin.query<{ user: string }>(
-          `SELECT coalesce(nullif(application_name, ''), 'unnamed') AS user FROM pg_stat_activity WHERE datname = $1`,
+          `SELECT coalesce(nullif(application_name, ''), 'unnamed') AS user FROM pg_stat_activity
+           WHERE datname = $1 AND backend_type = 'client backend'`,
           [database],
         );
         users = rows.map((row) => row.user);

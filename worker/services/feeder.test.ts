@@ -191,7 +191,7 @@ function override<Target extends object>(target: Target, name: string, method: u
 
 test.each([
   { taken: [0, 0], size: 1 },
-  { taken: [180, 60], size: 6 },
+  { taken: [90, 30], size: 6 },
   { taken: [10_000, 10_000], size: bundleMax },
 ])('where two workers take $taken jobs a second, a bundle has $size', async ({ taken, size }) => {
   for (const perSecond of taken) {
