@@ -1,6 +1,6 @@
 /**
  * Postgres and Redis of the benchmark's own, as durable as in production: fsync and synchronous_commit are on, Redis
- * writes its append-only file. Every measure gets an empty database and an empty Redis.
+ * writes its append-only file. Every measure gets servers of its own.
  */
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -2,12 +2,13 @@
  * `npm run bench [-- names of measures] [--quick] [--runs 5] [--celery]`: measures the service on this machine, each figure beside a reference
  * of the same minute. Results of a full run are written to bench/results/.
  */
+import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { extraMeasures, measures as standardMeasures } from '../bench/measures/index.ts';
 import type { Figure } from '../bench/measure.ts';
 import { renderTable, writeReport } from '../bench/report.ts';
-import { startServers } from '../bench/servers.ts';
+import { startServers, type BenchServers } from '../bench/servers.ts';
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -29,22 +30,28 @@ const runs = Math.max(1, Number(values.runs) || 5);
 const chosen = measures.filter((measure) => positionals.length === 0 || positionals.includes(measure.name));
 const log = (line: string) => void process.stderr.write(`${line}\n`);
 
-const servers = await startServers();
+let servers: BenchServers | undefined;
 // Ctrl-C leaves no server and no directory behind.
-process.once('SIGINT', () => void servers.stop().finally(() => process.exit(130)));
+process.once('SIGINT', () => void servers?.stop().finally(() => process.exit(130)));
 const figures: Figure[] = [];
-try {
-  for (const measure of chosen)
+let versions: BenchServers['versions'] | undefined;
+for (const measure of chosen) {
+  // What one measure leaves behind (tables to be vacuumed, gigabytes to be written out) is not the next one's.
+  execFileSync('sync');
+  servers = await startServers();
+  versions = servers.versions;
+  try {
     figures.push(...(await measure.run({ servers, isQuick: values.quick, runs, log })));
-} finally {
-  await servers.stop();
+  } finally {
+    await servers.stop();
+  }
 }
 process.stdout.write(`${renderTable(figures)}\n`);
 if (chosen.length === measures.length && !values.quick) {
   const file = writeReport(fileURLToPath(new URL('../bench/results/', import.meta.url)), {
     date: new Date().toISOString().slice(0, 10),
     runs,
-    versions: { node: process.versions.node, ...servers.versions },
+    versions: { node: process.versions.node, ...versions },
     figures,
   });
   log(`written: ${file}`);
