@@ -23,7 +23,6 @@ import { createConsumer } from '#shared/queue/consumer.ts';
 import { createDeliveries } from '#shared/queue/deliveries.ts';
 import { createSignalPublisher, listenForSignal } from '#shared/queue/signals.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
-import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 import { loadTasks } from '#shared/tasks/load-tasks.ts';
 import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { readVersion } from '#shared/version.ts';
@@ -39,6 +38,7 @@ import { readAvailableMemory } from './available-memory.ts';
 import { createReports } from './job-reports.ts';
 import { createMemoryGate } from './memory-gate.ts';
 import { createOutputStore } from './output-store.ts';
+import { findQueuesAhead } from './queues-ahead.ts';
 import { createRunJob } from './run-job.ts';
 import { createRuns } from './runs.ts';
 import { createBatchKeeper } from './services/batch-keeper.ts';
@@ -269,9 +269,10 @@ const memory = createMemoryGate({
   isBusy: () => admitted > 0,
   log,
 });
-const queuesOf = (tasks: readonly TaskDefinition[]) => new Set(tasks.map((task) => task.queue));
-const queuesOfHosts = queuesOf(definitions.filter((task) => task.isolation === 'process'));
-const queuesOfOnce = queuesOf(definitions.filter((task) => task.onCrash === 'fail'));
+const queuesOfHosts = new Set(
+  definitions.filter((task) => task.isolation === 'process').map((task) => task.queue),
+);
+const queuesAhead = findQueuesAhead(definitions);
 const consumers = queues.map((queue) =>
   createConsumer({
     queue,
@@ -280,8 +281,7 @@ const consumers = queues.map((queue) =>
     connect: () => createConsumerConnection(config.REDIS_URL, log),
     deliveries,
     ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
-    // What runs inside the worker finds so many slots that its claims come in groups by themselves.
-    claimsAhead: queuesOfHosts.has(queue) && !queuesOfOnce.has(queue),
+    claimsAhead: queuesAhead.has(queue),
     work: async (delivery, onClaimed, slot) => {
       feeder.noteTaken(queue);
       const given = countAdmitted(slot);
