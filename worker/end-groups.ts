@@ -1,8 +1,8 @@
 /**
  * Runs that end one soon after the other are written down together: one statement announces their files, and one settles them. By
  * itself each short run would cost Postgres two transactions. A run waits for others only while more of its queue are to
- * end in a moment: claimed jobs stand in line for its slot, or did so just now and others are being executed. Who has one job done at a
- * time, or a few, never waits.
+ * end in a moment: claimed jobs stand in line for its slot, or did so just now and others are being executed. Where no line is
+ * (few jobs at a time) nothing waits; where there is one, all tenants of the queue share it.
  */
 export interface EndGroups {
   /** Of a claimed job. Resolves to what `slot` resolves to: whether it may begin. */

@@ -66,6 +66,16 @@ test('whoever gives up does not wait for memory, and is not let in', async () =>
   expect(entered).toEqual([]);
 });
 
+test('of many that have given up none waits for those before it', async () => {
+  const { state, entered, enter } = setup({ available: 1, isBusy: true });
+  const waiting = Array.from({ length: 50 }, (_, id) => enter(id));
+  await looked(state);
+  state.isGivenUp = true;
+  const before = state.looks;
+  await Promise.all(waiting);
+  expect([entered, state.looks - before]).toEqual([[], 0]);
+});
+
 test('where there is plenty one look is enough for a while, and never where there is not', async () => {
   vi.useFakeTimers({ toFake: ['performance'] });
   onTestFinished(() => void vi.useRealTimers());

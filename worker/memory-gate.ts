@@ -32,6 +32,7 @@ export function createMemoryGate(options: {
 
   async function waitForMemory(isGivenUp: () => boolean): Promise<boolean> {
     for (;;) {
+      if (isGivenUp()) return false;
       if (performance.now() < plentyUntilMs) return true;
       const available = availableBytes();
       if (available >= 2 * reserveBytes) plentyUntilMs = performance.now() + plentyMs;
@@ -41,7 +42,6 @@ export function createMemoryGate(options: {
         isShort = true;
       }
       if (!isBusy()) return true;
-      if (isGivenUp()) return false;
       await sleep(options.lookEveryMs ?? lookEveryMs);
     }
     if (isShort) log.info('memory is there again');
@@ -53,9 +53,9 @@ export function createMemoryGate(options: {
     enter(isGivenUp) {
       if (reserveBytes === 0) return Promise.resolve(true);
       const entered = last.then(() => waitForMemory(isGivenUp));
-      // What this one takes has to show before the next one looks.
-      last = entered.then(async () => {
-        if (isShort) await sleep(options.lookEveryMs ?? lookEveryMs);
+      // What one that was let in takes has to show before the next one looks.
+      last = entered.then(async (isIn) => {
+        if (isIn && isShort) await sleep(options.lookEveryMs ?? lookEveryMs);
       });
       return entered;
     },

@@ -3,7 +3,10 @@ import { defineTask, z } from '#shared/tasks/define-task.ts';
 import { findQueuesAhead } from './queues-ahead.ts';
 
 type Fields = Partial<
-  Pick<Parameters<typeof defineTask>[0], 'isolation' | 'onCrash' | 'rateLimit' | 'rateLimitPerKey'>
+  Pick<
+    Parameters<typeof defineTask>[0],
+    'attempts' | 'isolation' | 'onCrash' | 'rateLimit' | 'rateLimitPerKey'
+  >
 >;
 
 const task = (queue: string, name: string, fields: Fields = {}) =>
@@ -22,6 +25,7 @@ test.each<{ what: string; fields: Fields; isAhead: boolean }>([
   { what: 'runs in a task host', fields: {}, isAhead: true },
   { what: 'runs inside the worker', fields: { isolation: 'inline' }, isAhead: false },
   { what: 'must not run again after a crash', fields: { onCrash: 'fail' }, isAhead: false },
+  { what: 'has one attempt', fields: { attempts: { default: 1, max: 3 } }, isAhead: false },
   { what: 'has a rate', fields: { rateLimit: { max: 5, perMs: 1_000 } }, isAhead: false },
   { what: 'has a rate for each key', fields: { rateLimitPerKey: { max: 5, perMs: 1_000 } }, isAhead: false },
 ])('a queue whose task $what is claimed ahead: $isAhead', ({ fields, isAhead }) => {

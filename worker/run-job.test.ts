@@ -158,7 +158,7 @@ test('the time in line is not that of the handler: its limits begin with the slo
   expect(runs.takeDrain()).toEqual({ host: 1 });
 });
 
-test('runs that end while others stand in line are written together', async () => {
+test('runs that end while others stand in line are held until the line is empty', async () => {
   const { run, settled } = setup();
   const slot = Promise.withResolvers<boolean>();
   const last = run(slot.promise);
@@ -169,4 +169,16 @@ test('runs that end while others stand in line are written together', async () =
   slot.resolve(true);
   await Promise.all([last, ...ends]);
   expect(settled).toHaveLength(3);
+});
+
+test('a run whose time limit is near is not held: storing its outputs counts as well', async () => {
+  const { run, settled } = setup({ claimed: { options: { timeoutMs: 900 } } });
+  const slot = Promise.withResolvers<boolean>();
+  const last = run(slot.promise);
+  await sleep(0);
+  const end = run(true, 'first');
+  await sleep(0);
+  expect(settled.map(({ jobId }) => jobId)).toEqual(['first']);
+  slot.resolve(true);
+  await Promise.all([last, end]);
 });

@@ -71,6 +71,9 @@ export interface RunJobDeps {
 const snoozeMsMin = 1_000;
 const snoozeMsMax = 7 * 86_400_000;
 
+/** A run whose time limit is this near does not wait for others: storing its outputs counts as well. */
+const hurryMs = 1_000;
+
 /**
  * Resolves when the slot is free for another job. `runs` lists the run until its end was written.
  * `onClaimed` is told when the claim is decided: the delivery has no meaning any more. The run begins when `slot` is true; when
@@ -104,10 +107,11 @@ export function createRunJob(deps: RunJobDeps): RunJob {
       task: job.task,
     });
     if (slot === true || (await endGroups.standInLine(job.queue, slot))) deps.runs.countBegun(job.queue);
-    else run.stop('interrupted');
+    else run.stop('no-slot');
     const executed = await endGroups.execute(job.queue, () => execute(deps, job, task, run));
     ending += 1;
-    const isDue = executed.outcome?.type === 'succeeded' ? endGroups.join(job.queue) : Promise.resolve();
+    const canWait = executed.outcome?.type === 'succeeded' && executed.limitMs - performance.now() > hurryMs;
+    const isDue = canWait ? endGroups.join(job.queue) : Promise.resolve();
     void isDue
       .then(() => end(deps, executed))
       .catch((err: unknown) =>
@@ -134,16 +138,20 @@ interface Executed {
   readonly outcome: RunOutcome | undefined;
   /** The time limit of the attempt, which goes on while outputs are stored. */
   readonly limit: NodeJS.Timeout;
+  /** When that is over. */
+  readonly limitMs: number;
 }
 
 async function execute(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Promise<Executed> {
   const { definition } = task;
   const reports = deps.createReports(job);
   const executeTask = definition.isolation === 'inline' ? deps.executeInline : deps.executeInHost;
-  const limit = setTimeout(() => run.stop('timeout'), job.options.timeoutMs ?? definition.timeoutMs.default);
+  const timeoutMs = job.options.timeoutMs ?? definition.timeoutMs.default;
+  const limit = setTimeout(() => run.stop('timeout'), timeoutMs);
+  const limitMs = performance.now() + timeoutMs;
   const softMs = job.options.softTimeoutMs ?? definition.softTimeoutMs;
   const soft = softMs === undefined ? undefined : setTimeout(() => run.warn(), softMs);
-  const base = { job, task, run, reports, limit };
+  const base = { job, task, run, reports, limit, limitMs };
   try {
     if (run.stopReason() !== undefined)
       return { ...base, execution: undefined, outcome: interpret({ type: 'stopped' }, run) };
@@ -222,7 +230,7 @@ function interpret(end: RunEnding, run: Run): RunOutcome | undefined {
       return { type: 'crashed', error: { code: 'crashed', message: end.description, retryable: true } };
     case 'stopped':
       if (reason === 'cancelled') return { type: 'cancelled' };
-      if (reason === 'interrupted') return { type: 'interrupted' };
+      if (reason === 'interrupted' || reason === 'no-slot') return { type: 'interrupted' };
       return {
         type: 'failed',
         error: {

@@ -4,9 +4,9 @@ import type { OwnedRun } from '#shared/db/workers.ts';
 /**
  * Why a run is being stopped:
  * `cancelled` by a client · `superseded`, the job belongs to another run · `interrupted`, the worker shuts down ·
- * `timeout`, its time limit.
+ * `timeout`, its time limit · `no-slot`, it was claimed and could not begin in time.
  */
-export type StopReason = 'cancelled' | 'superseded' | 'interrupted' | 'timeout';
+export type StopReason = 'cancelled' | 'superseded' | 'interrupted' | 'timeout' | 'no-slot';
 
 export interface Run extends OwnedRun {
   /** Names its directories: no other run of this worker has it, whatever its job and fence. */

@@ -37,10 +37,14 @@ FROM unsynced CROSS JOIN unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[]
   AS f(job_id, fence, worker_id, id, name, media_type)
 JOIN jobs j ON j.id = f.job_id
 WHERE j.fence = f.fence AND j.worker_id = f.worker_id AND (j.state = 'active') IS TRUE
+ORDER BY f.job_id
 RETURNING id`;
 
 async function announce(db: Db, announcements: readonly Announcement[]): Promise<boolean[]> {
-  const rows = announcements.flatMap(({ run, files }) => files.map((file) => ({ ...run, ...file })));
+  // In the order of the jobs, as a bulk cancel locks them.
+  const rows = announcements
+    .toSorted((a, b) => (a.run.jobId < b.run.jobId ? -1 : 1))
+    .flatMap(({ run, files }) => files.map((file) => ({ ...run, ...file })));
   const { rows: written } = await db.query<{ id: string }>({
     name: 'announce-files',
     text: announceSql,

@@ -60,7 +60,7 @@ export type RunOutcome =
   /** It has made jobs and waits for them; it will run again when they have ended. */
   | { readonly type: 'waiting' }
   | { readonly type: 'cancelled' }
-  /** The worker is shutting down: not the job's fault. */
+  /** The worker is shutting down, or had no slot for it: not the job's fault. */
   | { readonly type: 'interrupted' };
 
 /** `error` of a job and of an attempt. `retryable`: another attempt may help. */
