@@ -32,7 +32,7 @@ const log = (line: string) => void process.stderr.write(`${line}\n`);
 
 let servers: BenchServers | undefined;
 // Ctrl-C leaves no server and no directory behind.
-process.once('SIGINT', () => void servers?.stop().finally(() => process.exit(130)));
+process.once('SIGINT', () => void Promise.resolve(servers?.stop()).finally(() => process.exit(130)));
 const figures: Figure[] = [];
 let versions: BenchServers['versions'] | undefined;
 for (const measure of chosen) {

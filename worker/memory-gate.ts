@@ -1,6 +1,6 @@
 /**
  * Keeps a worker from taking jobs that the machine has no memory for: the kernel would kill a task host in the middle of
- * another job. Deliveries wait here, before they are claimed. One is let through at a time while memory is short, because what
+ * another job. Whoever has a slot waits here before it begins. One is let through at a time while memory is short, because what
  * a job takes shows only after a while; and always when nothing runs, so that a small machine works, one job after another.
  */
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -58,7 +58,7 @@ export interface RunJobDeps {
   readonly signals: SignalPublisher;
   /** A job is queued again, or one with a concurrency key has ended or waits: others may have their turn. */
   readonly onFeedable: () => void;
-  /** Runs that may be storing and settling without holding a slot; further ones keep theirs until one has ended. */
+  /** Runs that may be waiting for their group, storing and settling without holding a slot; further ones keep theirs until one has ended. */
   readonly endingMax: number;
   /** A job of this batch has ended. */
   readonly onBatchJobEnded: (batchId: string) => void;

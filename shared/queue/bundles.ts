@@ -1,7 +1,7 @@
 /**
  * What one BullMQ job carries: a delivery, or a bundle of several. To take and end a BullMQ job costs a worker and Redis more
  * than all else that a job costs which ends at once; the deliveries of a bundle share it. Nothing else
- * knows of bundles: each delivery of one is claimed, run and forgotten by itself.
+ * knows of bundles but the consumer, which may claim one whole: each delivery of one is run and forgotten by itself.
  */
 import { randomUUID } from 'node:crypto';
 import type { Delivery } from '../db/claim-jobs.ts';

@@ -142,15 +142,9 @@ export function createConsumer(options: {
     const claims = [begin(first, true)];
     const untilMs = performance.now() + holdMs;
     for (const delivery of others) {
-      const slot = enter(untilMs);
-      // Claimed, it has to be told whether it may begin, whatever became of the asking.
-      if (claimsAhead)
-        claims.push(
-          begin(
-            delivery,
-            slot.catch(() => false),
-          ),
-        );
+      // What is claimed has to be told whether it may begin, also when nobody can tell whether there is room.
+      const slot = enter(untilMs).catch(() => false);
+      if (claimsAhead) claims.push(begin(delivery, slot));
       else if (await slot) claims.push(begin(delivery, true));
       else break;
     }
