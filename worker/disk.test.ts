@@ -13,7 +13,7 @@ test('directories that take long to remove leave threads to the runs that begin'
   } as unknown as DiskThreads;
   const disk = createDisk(threads);
   const removed = ['a', 'b', 'c', 'd'].map((dir) => disk.removeTree(dir));
-  void disk.prepareRun({ hostDir: '/host', name: 'run', uid: undefined, inputs: [] });
+  void disk.prepareRun({ dir: '/run', inputs: [] });
   expect(calls).toEqual(['removeTree', 'removeTree', 'prepareRun']);
   ends[0]?.(true);
   expect(await removed[0]).toBe(true);

@@ -1,13 +1,11 @@
 /** What this worker does on disk for its runs, each in one go on a thread (shared/disk/disk-threads.ts). */
 import type { DiskThreads } from '#shared/disk/disk-threads.ts';
-import type { NewRun, RunDir } from './task-host/run-files.ts';
-
-export type { RunDir };
+import type { NewRun } from './task-host/run-files.ts';
 
 /** The functions of task-host/run-files.ts; errors of the system keep their `code`. */
 export interface Disk {
-  prepareRun(task: NewRun): Promise<{ runDir: RunDir; missing: string[] }>;
-  handOver(task: { runDir: RunDir; uid: number | undefined }): Promise<void>;
+  prepareRun(task: NewRun): Promise<string[]>;
+  handOver(task: { dir: string; uid: number }): Promise<void>;
   readTaskFile(task: { path: string; bytesMax: number }): Promise<string | undefined>;
   /** Never rejects. @returns whether it is gone. */
   removeTree(dir: string, options?: { deadlineMs?: number }): Promise<boolean>;

@@ -15,13 +15,15 @@ function setup() {
   };
   return {
     written,
-    end: (name: string, queue = 'q') => void groups.join(queue).then(() => written.push(name)),
-    /** Returns what gives it a slot. */
-    line(queue = 'q') {
+    end: (name: string, queue = 'q') =>
+      void groups.join(queue, { canWait: true }).then(() => written.push(name)),
+    fail: (name: string) => void groups.join('q', { canWait: false }).then(() => written.push(name)),
+    /** Returns what gives it a slot, or none. */
+    line(queue = 'q', hasSlot = true) {
       const { promise, settle } = later();
       void groups.standInLine(
         queue,
-        promise.then(() => true),
+        promise.then(() => hasSlot),
       );
       return settle;
     },
@@ -110,6 +112,21 @@ test('just after a line the ends of the others are waited for, and not when it i
   end('the last one');
   await pass();
   expect(written).toHaveLength(3);
+});
+
+test('an end that cannot wait is written at once, and is not waited for', async () => {
+  const { end, fail, line, written, pass } = setup();
+  const giveSlot = line('q', false);
+  end('held');
+  await pass();
+  fail('a failure');
+  await pass();
+  expect(written, 'one stands in line').toEqual(['a failure']);
+  giveSlot();
+  await pass();
+  fail('the one that had no slot');
+  await pass();
+  expect(written).toEqual(['a failure', 'held', 'the one that had no slot']);
 });
 
 test('one queue does not wait for another', async () => {

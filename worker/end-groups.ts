@@ -8,8 +8,11 @@ export interface EndGroups {
   /** Of a claimed job. Resolves to what `slot` resolves to: whether it may begin. */
   standInLine(queue: string, slot: Promise<boolean>): Promise<boolean>;
   execute<Result>(queue: string, run: () => Promise<Result>): Promise<Result>;
-  /** Resolves when the end of a run may be written: with the last of its group, or when its time is over. */
-  join(queue: string): Promise<void>;
+  /**
+   * Resolves when the end of a run may be written: with the last of its group, or when its time is over. At once for one that cannot
+   * wait; others need not wait for it any more.
+   */
+  join(queue: string, options: { canWait: boolean }): Promise<void>;
 }
 
 /** Most runs that end together. */
@@ -64,12 +67,12 @@ export function createEndGroups(): EndGroups {
         queue.executing -= 1;
       }
     },
-    join(name) {
+    join(name, { canWait }) {
       const queue = of(name);
-      const joined = new Promise<void>((resolve) => queue.group.push(resolve));
+      const joined = canWait ? new Promise<void>((resolve) => queue.group.push(resolve)) : Promise.resolve();
       const isRush = queue.executing > 0 && performance.now() - queue.lineMs < gatherMs;
       if (queue.group.length === endGroupMax || !(queue.inLine > 0 || isRush)) release(queue);
-      else queue.timer ??= setTimeout(() => release(queue), gatherMs);
+      else if (queue.group.length > 0) queue.timer ??= setTimeout(() => release(queue), gatherMs);
       return joined;
     },
   };

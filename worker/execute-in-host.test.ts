@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -7,21 +7,31 @@ import { uuidv7 } from '#shared/ids.ts';
 import { createFsStorage } from '#shared/storage/fs-storage.ts';
 import type { Storage } from '#shared/storage/storage.ts';
 import { blockingDisk } from '#test/support/blocking-disk.ts';
-import { createExecuteInHost } from './execute-in-host.ts';
-import type { Execute } from './run-job.ts';
+import { waitFor } from '#test/support/wait-for.ts';
+import { createPrepareInHost } from './execute-in-host.ts';
+import type { Prepare } from './run-job.ts';
 import type { TaskHost } from './task-host/host.ts';
 
 test('inputs that cannot be linked are copied before the host gets them', async () => {
-  const { storage, host, run, received } = start();
+  const { storage, root, run, received } = start();
   const { id } = await store(storage, 'bytes');
   const missing = uuidv7();
   await expect(run([{ id, sha256: '' }])).rejects.toThrow('SHA-256');
-  expect(existsSync(join(host.dir, 'run-1')), 'its directory is gone').toBe(false);
+  expect(existsSync(join(root, 'run-1')), 'its directory is gone').toBe(false);
   await expect(run([{ id: missing, sha256: '' }])).rejects.toThrow(`No bytes are stored for file ${missing}`);
   expect(received).toEqual([]);
   const { sha256 } = await store(storage, 'bytes', id);
   await run([{ id, sha256 }]);
   expect(received).toEqual(['bytes']);
+});
+
+test('a run is prepared before it has a host, and leaves nothing when it does not begin', async () => {
+  const { storage, root, prepareRun, received } = start();
+  const { id } = await store(storage, 'bytes');
+  const preparation = prepareRun([{ id, sha256: '' }]);
+  await waitFor(() => (existsSync(join(root, 'run-1', 'in')) ? true : undefined), { what: 'its directory' });
+  await preparation.drop();
+  expect([existsSync(join(root, 'run-1')), received]).toEqual([false, []]);
 });
 
 function start() {
@@ -42,15 +52,13 @@ function start() {
   };
   const received: string[] = [];
   const host = {
-    dir: root,
     uid: undefined,
     run: async (message: { files: { path: string }[] }) => {
-      expect(statSync(join(root, 'run-1')).mode & 0o7777, 'it is the host’s').toBe(0o2770);
       received.push(...message.files.map((file) => readFileSync(file.path, 'utf8')));
       return { type: 'returned' };
     },
   } as unknown as TaskHost;
-  const execute = createExecuteInHost({
+  const prepare = createPrepareInHost({
     pool: {
       acquire: async () => host,
       release: () => undefined,
@@ -60,17 +68,21 @@ function start() {
     storage,
     outputStore: { limits: {} } as never,
     disk: blockingDisk,
+    dir: root,
   });
-  const run = (files: { id: string; sha256: string }[]) =>
-    execute(
+  const prepareRun = (files: { id: string; sha256: string }[]) =>
+    prepare(
       ...([
         { files, tenantId: 'default' },
         { definition: {} },
         { name: 'run-1' },
-        {},
-      ] as unknown as Parameters<Execute>),
-    ).then((execution) => execution.dispose());
-  return { storage, host, run, received };
+      ] as unknown as Parameters<Prepare>),
+    );
+  const run = async (files: { id: string; sha256: string }[]) => {
+    const execution = await prepareRun(files).execute({} as never);
+    await execution.dispose();
+  };
+  return { storage, root, prepareRun, run, received };
 }
 
 async function store(storage: Storage, text: string, id = uuidv7()) {

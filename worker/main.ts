@@ -32,7 +32,7 @@ import { createBulkSteps } from './bulk-step.ts';
 import { createDisk } from './disk.ts';
 import { endGroupMax } from './end-groups.ts';
 import { createEachSteps } from './each-step.ts';
-import { createExecuteInHost } from './execute-in-host.ts';
+import { createPrepareInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
 import { readAvailableMemory } from './available-memory.ts';
 import { createReports } from './job-reports.ts';
@@ -224,7 +224,7 @@ const runJob = createRunJob({
   settles,
   tasks,
   runs,
-  executeInHost: createExecuteInHost({ pool, storage, outputStore, disk }),
+  prepareInHost: createPrepareInHost({ pool, storage, outputStore, disk, dir: scratch.runsDir }),
   executeInline: createExecuteInline({
     db,
     storage,

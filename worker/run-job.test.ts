@@ -49,6 +49,7 @@ function setup(
   } = {},
 ) {
   const disposed: string[] = [];
+  const dropped: string[] = [];
   const settled: RunEnd[] = [];
   let fed = 0;
   const runs = createRuns();
@@ -74,7 +75,10 @@ function setup(
     },
     tasks: new Map([[job.task, { definition, handlerUrl: undefined }]]),
     runs,
-    executeInHost: execute,
+    prepareInHost: (claimed, task, run) => ({
+      execute: (reports) => execute(claimed, task, run, reports),
+      drop: async () => void dropped.push(claimed.id),
+    }),
     executeInline: execute,
     createReports: () => ({
       progress: () => {},
@@ -98,6 +102,7 @@ function setup(
   return {
     runs,
     disposed,
+    dropped,
     settled,
     fed: () => fed,
     run: (slot: true | Promise<boolean> = true, jobId = job.id) =>
@@ -116,8 +121,9 @@ test('a run whose end cannot be written gives its task host back, and is over', 
 
 test('what was claimed and found no slot is queued again without having begun, and is fed anew', async () => {
   let begun = 0;
-  const { run, runs, settled, fed } = setup({ execute: async () => void (begun += 1) });
+  const { run, runs, settled, dropped, fed } = setup({ execute: async () => void (begun += 1) });
   await run(Promise.resolve(false));
+  expect(dropped, 'what was prepared for it').toEqual([job.id]);
   expect(settled).toMatchObject([
     { settlement: { state: 'queued', outcome: 'interrupted', attemptsUsed: 0 } },
   ]);

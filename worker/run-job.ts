@@ -46,12 +46,21 @@ export type Execute = (
   reports: JobReports,
 ) => Promise<Execution>;
 
+/** A run whose inputs are put in place while it waits for its slot. One of the two is called. */
+export interface Preparation {
+  execute(reports: JobReports): Promise<Execution>;
+  /** It does not begin. */
+  drop(): Promise<void>;
+}
+
+export type Prepare = (job: ClaimedJob, task: LoadedTask, run: Run) => Preparation;
+
 export interface RunJobDeps {
   readonly claims: ClaimJobs;
   readonly settles: SettleRuns;
   readonly tasks: ReadonlyMap<string, LoadedTask>;
   readonly runs: Runs;
-  readonly executeInHost: Execute;
+  readonly prepareInHost: Prepare;
   readonly executeInline: Execute;
   readonly createReports: (job: ClaimedJob) => JobReports;
   readonly outputStore: OutputStore;
@@ -106,13 +115,14 @@ export function createRunJob(deps: RunJobDeps): RunJob {
       workerId: job.workerId,
       task: job.task,
     });
+    const preparation = prepare(deps, job, task, run);
     if (slot === true || (await endGroups.standInLine(job.queue, slot))) deps.runs.countBegun(job.queue);
     else run.stop('no-slot');
-    const executed = await endGroups.execute(job.queue, () => execute(deps, job, task, run));
+    const executed = await endGroups.execute(job.queue, () => execute(deps, job, task, run, preparation));
     ending += 1;
     const canWait = executed.outcome?.type === 'succeeded' && executed.limitMs - performance.now() > hurryMs;
-    const isDue = canWait ? endGroups.join(job.queue) : Promise.resolve();
-    void isDue
+    void endGroups
+      .join(job.queue, { canWait })
       .then(() => end(deps, executed))
       .catch((err: unknown) =>
         deps.log.error({ jobId: job.id, err }, 'the end of a run could not be written'),
@@ -142,10 +152,23 @@ interface Executed {
   readonly limitMs: number;
 }
 
-async function execute(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Promise<Executed> {
+function prepare(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Preparation {
+  if (task.definition.isolation === 'process') return deps.prepareInHost(job, task, run);
+  return {
+    execute: (reports) => deps.executeInline(job, task, run, reports),
+    drop: async () => {},
+  };
+}
+
+async function execute(
+  deps: RunJobDeps,
+  job: ClaimedJob,
+  task: LoadedTask,
+  run: Run,
+  preparation: Preparation,
+): Promise<Executed> {
   const { definition } = task;
   const reports = deps.createReports(job);
-  const executeTask = definition.isolation === 'inline' ? deps.executeInline : deps.executeInHost;
   const timeoutMs = job.options.timeoutMs ?? definition.timeoutMs.default;
   const limit = setTimeout(() => run.stop('timeout'), timeoutMs);
   const limitMs = performance.now() + timeoutMs;
@@ -153,9 +176,11 @@ async function execute(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run:
   const soft = softMs === undefined ? undefined : setTimeout(() => run.warn(), softMs);
   const base = { job, task, run, reports, limit, limitMs };
   try {
-    if (run.stopReason() !== undefined)
+    if (run.stopReason() !== undefined) {
+      void preparation.drop();
       return { ...base, execution: undefined, outcome: interpret({ type: 'stopped' }, run) };
-    const execution = await executeTask(job, task, run, reports);
+    }
+    const execution = await preparation.execute(reports);
     return { ...base, execution, outcome: interpret(execution.end, run) };
   } catch (err) {
     return { ...base, execution: undefined, outcome: interpretFailure(deps, job, run, err) };

@@ -11,8 +11,8 @@ import { createDeliveries, type Deliveries } from './deliveries.ts';
 const log = createLogger({ service: 'test', level: 'silent' });
 const soon = (ms = 100) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Jobs that run until they are ended. */
-function createRuns() {
+/** Jobs that run until they are ended. @param claim resolves when a claim is answered. */
+function createRuns(claim: () => Promise<unknown> = async () => undefined) {
   const claimed: string[] = [];
   const returned: string[] = [];
   const begun: string[] = [];
@@ -30,6 +30,7 @@ function createRuns() {
     endAll: () => running.forEach((end) => end()),
     async work({ jobId }: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) {
       claimed.push(jobId);
+      await claim();
       onClaimed();
       if (!(await slot)) {
         returned.push(jobId);
@@ -331,6 +332,58 @@ test('what was claimed and has no slot for a while is told so, and takes none', 
   await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'the slots to be free' });
   await add(2);
   await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two more runs' });
+});
+
+test('the next bundle is claimed when the line has ended, while the slot is taken: if runs end quickly', async () => {
+  const { start, add, listed } = await setup();
+  const runs = createRuns();
+  const consumer = start(1, runs, {}, { claimsAhead: true, holdMs: 60_000 });
+  const jobs = await add(6, 2);
+  await waitFor(() => (runs.claimed.length === 2 && runs.running() === 1 ? true : undefined), {
+    what: 'the first bundle',
+  });
+  await soon();
+  expect([runs.claimed, await listed()], 'one stands in line').toEqual([jobs.slice(0, 2), 2]);
+  runs.end(jobs[0] ?? '');
+  await waitFor(() => (runs.claimed.length === 4 ? true : undefined), { what: 'the second bundle' });
+  await soon();
+  expect([runs.begun, runs.claimed, await listed()]).toEqual([jobs.slice(0, 2), jobs.slice(0, 4), 1]);
+  await waitFor(
+    () => {
+      runs.endAll();
+      return runs.begun.length === 6 && consumer.isIdle() ? true : undefined;
+    },
+    { what: 'all to have ended' },
+  );
+  expect([runs.begun, runs.most(), runs.returned]).toEqual([jobs, 1, []]);
+});
+
+test('a bundle that comes when no run has ended for a while is claimed when there is a slot, or goes back as it is', async () => {
+  const { start, add, listed } = await setup();
+  const runs = createRuns();
+  const consumer = start(1, runs, {}, { claimsAhead: true });
+  const [, second] = await add(2, 2);
+  await waitFor(() => (runs.returned.length === 1 ? true : undefined), { what: 'the second to go back' });
+  runs.endAll();
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'the slot to be free' });
+  // Both fetches are waited for: what comes meets a slot that is taken by a long run.
+  await add(1);
+  await waitFor(() => (runs.running() === 1 ? true : undefined), { what: 'a long run' });
+  await soon(300);
+  await add(3, 3);
+  await soon(600);
+  expect([runs.claimed.length, runs.returned, await listed()]).toEqual([3, [second], 1]);
+});
+
+test('what is claimed slowly does not go back for that: its time in line begins with the answer', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns(() => soon(300));
+  start(2, runs, {}, { claimsAhead: true, holdMs: 150 });
+  const jobs = await add(3, 3);
+  await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two runs' });
+  runs.end(jobs[0] ?? '');
+  await waitFor(() => (runs.begun.length === 3 ? true : undefined), { what: 'the third run' });
+  expect(runs.returned).toEqual([]);
 });
 
 test('a pause sends back at once what was claimed and has not begun', async () => {

@@ -36,8 +36,10 @@ const stalledIntervalMs = 3_000;
 const stuckAfterMs = 10_000;
 /** BullMQ jobs that are on their way at once: enough to share the claims of many, few enough to leave some for others. */
 const fetchesMax = 16;
-/** What cannot begin in this time goes back. */
+/** What cannot begin in this time goes back; what is claimed, in this time after its claim. */
 const holdMsDefault = 250;
+/** While a run ended so short a time ago, in ms, the next one ends soon. */
+const movingMs = 100;
 const giveBackRetryMs = 500;
 
 export function createConsumer(options: {
@@ -54,8 +56,9 @@ export function createConsumer(options: {
    */
   work: (delivery: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) => Promise<void>;
   /**
-   * A bundle is claimed whole when there is a slot for its first delivery; the others stand in line for the next slots. Their jobs
-   * seem to run before they do, so it is nothing for those that must not run again after a crash. Default false.
+   * A bundle is claimed whole when there is a slot for its first delivery, or will be in a moment; what has none stands in line for the
+   * next ones. The next bundle is fetched when the line has ended. Their jobs seem to run before they do, so it is nothing for those
+   * that must not run again after a crash. Default false.
    */
   claimsAhead?: boolean;
   /** How long a delivery may wait for a slot, for tests. Default 250 ms. */
@@ -70,6 +73,7 @@ export function createConsumer(options: {
   /** Entries whose deliveries are not all claimed or given back. */
   let handling = 0;
   let lastTakenMs = performance.now();
+  let lastEndedMs = Number.NEGATIVE_INFINITY;
   let rebuilds = 0;
   let isPaused = false;
   let current = build();
@@ -83,15 +87,18 @@ export function createConsumer(options: {
         rebuilds = 0;
         handling += 1;
         if (worker === current.worker) gate.release();
+        const taken = unpackEntry(job.id, job.data);
+        const isAhead = claimsAhead && taken !== undefined && taken.length > 1;
         let isOver = false;
         try {
-          isOver = await handle(job, token);
+          isOver =
+            taken === undefined ? drop(job) : await handle(taken, isAhead, () => job.moveToWait(token));
         } catch (err) {
           isOver = err instanceof WaitingError;
           throw err;
         } finally {
           handling -= 1;
-          if (worker === current.worker) await keepSlot(isOver);
+          if (worker === current.worker) await keepSlot(isOver, isAhead);
         }
       },
       {
@@ -119,45 +126,63 @@ export function createConsumer(options: {
    * For what BullMQ fetches next. Not waited for while paused, when it fetches nothing, and when a claim failed: repair takes what is in
    * an open entry for delivered, so this one has to go, whether there is a slot for the next one or not.
    */
-  async function keepSlot(isOver: boolean): Promise<void> {
+  async function keepSlot(isOver: boolean, isAhead: boolean): Promise<void> {
     if (isPaused || !isOver) gate.keepAnyway();
-    else await gate.keep();
+    else await (isAhead ? gate.keepAhead() : gate.keep());
+  }
+
+  function drop(job: Job): true {
+    log.warn({ queue, id: job.id }, 'a delivery that is not ours was dropped');
+    return true;
   }
 
   /**
    * @returns false when something of the entry was neither claimed nor given back.
    * @throws WaitingError when all of it goes back, for BullMQ to leave it alone.
    */
-  async function handle(job: Job, token: string | undefined): Promise<boolean> {
-    const taken = unpackEntry(job.id, job.data);
-    if (taken === undefined) {
-      log.warn({ queue, id: job.id }, 'a delivery that is not ours was dropped');
-      return true;
+  async function handle(
+    taken: readonly Delivery[],
+    isAhead: boolean,
+    putBack: () => Promise<unknown>,
+  ): Promise<boolean> {
+    const claims: Promise<boolean>[] = [];
+    const isMoving = performance.now() - lastEndedMs < movingMs;
+    if (!isAhead || !isMoving || isPaused) {
+      if (!(await enter(sleep(holdMs)))) {
+        await putBack();
+        throw new WaitingError();
+      }
+      claims.push(...taken.slice(0, 1).map((delivery) => begin(delivery, true)));
     }
-    const [first, ...others] = taken;
-    if (!(await enter(performance.now() + holdMs))) {
-      await job.moveToWait(token);
-      throw new WaitingError();
-    }
-    const claims = [begin(first, true)];
-    const untilMs = performance.now() + holdMs;
-    for (const delivery of others) {
-      // What is claimed has to be told whether it may begin, also when nobody can tell whether there is room.
-      const slot = enter(untilMs).catch(() => false);
-      if (claimsAhead) claims.push(begin(delivery, slot));
-      else if (await slot) claims.push(begin(delivery, true));
-      else break;
+    const others = taken.slice(claims.length);
+    if (isAhead) claims.push(...others.map(standInLine));
+    else {
+      const isOver = sleep(holdMs);
+      for (const delivery of others) {
+        if (!(await enter(isOver).catch(() => false))) break;
+        claims.push(begin(delivery, true));
+      }
     }
     await giveBack(taken.slice(claims.length));
     return (await Promise.all(claims)).every(Boolean);
   }
 
-  /** @returns false when it cannot begin in time, or must not any more. */
-  async function enter(untilMs: number): Promise<boolean> {
-    if (isPaused || !(await gate.enter(Math.max(0, untilMs - performance.now())))) return false;
+  /** Its claim may take as long as it likes: what is claimed should not go back for that. */
+  function standInLine(delivery: Delivery): Promise<boolean> {
+    const claimed = Promise.withResolvers<void>();
+    // What is claimed has to be told whether it may begin, also when nobody can tell whether there is room.
+    const slot = enter(claimed.promise.then(() => sleep(holdMs))).catch(() => false);
+    return begin(delivery, slot, claimed.resolve);
+  }
+
+  /** @returns false when it cannot begin until `isOver` resolves, or must not any more. */
+  async function enter(isOver: Promise<unknown>): Promise<boolean> {
+    let isLate = false;
+    void isOver.then(() => (isLate = true));
+    if (isPaused || !(await gate.enter(isOver))) return false;
     let isIn = false;
     try {
-      const isAdmitted = (await options.admit?.(() => isPaused || performance.now() > untilMs)) ?? true;
+      const isAdmitted = (await options.admit?.(() => isPaused || isLate)) ?? true;
       // BullMQ had asked for it before the pause.
       isIn = isAdmitted && !isPaused;
       return isIn;
@@ -167,13 +192,23 @@ export function createConsumer(options: {
   }
 
   /** @returns true when its claim is decided; false when that failed, which leaves the delivery to repair. */
-  function begin(delivery: Delivery, slot: true | Promise<boolean>): Promise<boolean> {
+  function begin(
+    delivery: Delivery,
+    slot: true | Promise<boolean>,
+    onDecided: () => void = () => {},
+  ): Promise<boolean> {
     return new Promise((resolve) => {
-      void work(delivery, () => resolve(true), slot)
+      const decide = (isClaimed: boolean) => {
+        onDecided();
+        resolve(isClaimed);
+      };
+      void work(delivery, () => decide(true), slot)
         .catch((err: unknown) => log.debug({ queue, err }, 'delivery failed'))
         .then(async () => {
-          resolve(false);
-          if (await slot) gate.leave();
+          decide(false);
+          if (!(await slot)) return;
+          lastEndedMs = performance.now();
+          gate.leave();
         });
     });
   }

@@ -1,5 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { createSlotGate } from './slot-gate.ts';
+
+const never = new Promise<never>(() => {});
 
 /** All promises have gone on by then. */
 const soon = () => new Promise((resolve) => setImmediate(resolve));
@@ -13,10 +16,10 @@ function watch(promise: Promise<unknown>): { isOver: () => boolean } {
 
 test('who waits longest has the next slot, and who waits too long has none', async () => {
   const gate = createSlotGate(1, 0);
-  expect(await gate.enter(0)).toBe(true);
-  const impatient = gate.enter(5);
-  const second = gate.enter(10_000);
-  const third = gate.enter(10_000);
+  expect(await gate.enter(never)).toBe(true);
+  const impatient = gate.enter(sleep(5));
+  const second = gate.enter(never);
+  const third = gate.enter(never);
   expect(await impatient).toBe(false);
   gate.leave();
   expect(await second).toBe(true);
@@ -29,7 +32,7 @@ test('who waits longest has the next slot, and who waits too long has none', asy
 
 test('a slot is kept only when it is neither taken nor kept', async () => {
   const gate = createSlotGate(2, 1);
-  await gate.enter(0);
+  await gate.enter(never);
   const keep = watch(gate.keep());
   await soon();
   expect(keep.isOver()).toBe(false);
@@ -42,7 +45,7 @@ test('a slot is kept only when it is neither taken nor kept', async () => {
   expect(another.isOver()).toBe(false);
   // What was fetched for one of them takes it: there is no more room than before.
   gate.release();
-  await gate.enter(0);
+  await gate.enter(never);
   await soon();
   expect(another.isOver()).toBe(false);
   gate.leave();
@@ -53,9 +56,9 @@ test('a slot is kept only when it is neither taken nor kept', async () => {
 test('a kept slot can be taken by others, and is kept again only when there is room', async () => {
   const gate = createSlotGate(2, 2);
   gate.release();
-  await gate.enter(0);
+  await gate.enter(never);
   // The other deliveries of a bundle need not wait for a fetch that may bring nothing.
-  expect(await gate.enter(0)).toBe(true);
+  expect(await gate.enter(never)).toBe(true);
   const keep = watch(gate.keep());
   gate.leave();
   await soon();
@@ -65,10 +68,42 @@ test('a kept slot can be taken by others, and is kept again only when there is r
   expect(keep.isOver()).toBe(true);
 });
 
+test('who keeps ahead need not wait for room when the line ends because somebody left', async () => {
+  const gate = createSlotGate(1, 0);
+  await gate.enter(never);
+  const inLine = [gate.enter(sleep(5)), gate.enter(never), gate.enter(never)];
+  const keep = watch(gate.keep());
+  const ahead = [watch(gate.keepAhead()), watch(gate.keepAhead())];
+  const kept = () => ahead.filter(({ isOver }) => isOver()).length;
+  await inLine[0];
+  gate.leave();
+  await soon();
+  expect(kept(), 'one still waits in line').toBe(0);
+  gate.leave();
+  await soon();
+  expect(kept(), 'the last one has its slot').toBe(1);
+  gate.leave();
+  await soon();
+  // The slot is free, and kept for what was fetched ahead.
+  expect([kept(), keep.isOver(), gate.busy()]).toEqual([1, false, 0]);
+  gate.release();
+  const impatient = gate.enter(never);
+  const late = gate.enter(sleep(5));
+  await impatient;
+  expect(await late).toBe(false);
+  await soon();
+  expect(kept(), 'a line that ends because nobody left is no reason').toBe(1);
+  gate.leave();
+  await soon();
+  expect([kept(), keep.isOver()]).toEqual([1, true]);
+  gate.release();
+  gate.leave();
+});
+
 test('giving up ends all waiting, and keepOnly forgets what was kept', async () => {
   const gate = createSlotGate(1, 0);
-  await gate.enter(0);
-  const entering = gate.enter(10_000);
+  await gate.enter(never);
+  const entering = gate.enter(never);
   const keeping = gate.keep();
   gate.giveUp();
   expect(await entering).toBe(false);

@@ -7,12 +7,14 @@
 export interface SlotGate {
   /** Slots that are taken. */
   busy(): number;
-  /** Takes a slot as soon as one is not taken, first come first served. @returns false when there was none within that time. */
-  enter(withinMs: number): Promise<boolean>;
+  /** Takes a slot as soon as one is not taken, first come first served. @returns false when there was none until `isOver` resolved. */
+  enter(isOver: Promise<unknown>): Promise<boolean>;
   /** Whoever waits longest has the slot now. */
   leave(): void;
   /** Resolves when a slot is neither taken nor kept, and keeps it. */
   keep(): Promise<void>;
+  /** The same, or as soon as somebody leaves and the last of those that wait has that slot: the next one is for what is fetched now. */
+  keepAhead(): Promise<void>;
   /** Keeps one although there may be none: a fetch that does not wait. */
   keepAnyway(): void;
   /** One is kept no longer. Whoever calls this enters, or keeps another: only then is it known whether there is room. */
@@ -27,46 +29,59 @@ export interface SlotGate {
 export function createSlotGate(size: number, kept: number): SlotGate {
   let busy = 0;
   const entering = new Set<(isFree: boolean) => void>();
-  let keeping: (() => void)[] = [];
+  let keeping: { resolve: () => void; isAhead: boolean }[] = [];
 
   function wakeKeeping(): void {
     while (busy + kept < size) {
       const next = keeping.shift();
       if (next === undefined) return;
       kept += 1;
-      next();
+      next.resolve();
     }
+  }
+
+  function wakeAhead(): void {
+    const index = keeping.findIndex(({ isAhead }) => isAhead);
+    if (index === -1) return;
+    kept += 1;
+    for (const { resolve } of keeping.splice(index, 1)) resolve();
+  }
+
+  function keep(isAhead: boolean): Promise<void> {
+    return new Promise((resolve) => {
+      keeping.push({ resolve, isAhead });
+      wakeKeeping();
+    });
   }
 
   return {
     busy: () => busy,
-    enter(withinMs) {
+    enter(isOver) {
       if (busy < size) {
         busy += 1;
         return Promise.resolve(true);
       }
       return new Promise((resolve) => {
         const settle = (isFree: boolean) => {
-          clearTimeout(timer);
           entering.delete(settle);
           resolve(isFree);
         };
-        const timer = setTimeout(settle, withinMs, false);
         entering.add(settle);
+        void isOver.then(() => settle(false));
       });
     },
     leave() {
       const [next] = entering;
-      if (next !== undefined) return next(true);
-      busy -= 1;
-      wakeKeeping();
-    },
-    keep() {
-      return new Promise((resolve) => {
-        keeping.push(resolve);
+      if (next === undefined) {
+        busy -= 1;
         wakeKeeping();
-      });
+      } else {
+        next(true);
+        if (entering.size === 0) wakeAhead();
+      }
     },
+    keep: () => keep(false),
+    keepAhead: () => keep(true),
     keepAnyway() {
       kept += 1;
     },
@@ -80,7 +95,7 @@ export function createSlotGate(size: number, kept: number): SlotGate {
     giveUp() {
       for (const settle of entering) settle(false);
       kept += keeping.length;
-      for (const resolve of keeping) resolve();
+      for (const { resolve } of keeping) resolve();
       keeping = [];
     },
   };

@@ -49,7 +49,7 @@ export type HostEnd =
 export interface TaskHost {
   readonly id: string;
   readonly pid: number;
-  /** Its own directory; runs get directories in it. */
+  /** Its own directory, with its home in it. */
   readonly dir: string;
   readonly uid: number | undefined;
   /** Set by the first run: a host serves one tenant. */

@@ -122,8 +122,12 @@ describe.skipIf(obstacle !== undefined)(
       );
       expect(killParent).toBe('EPERM');
       const hosts = join(home, '../..');
-      const workers = await probe({ list: [hosts, join(hosts, 'inline')], write: [join(home, '../x')] });
+      const workers = await probe({
+        list: [hosts, join(hosts, 'inline'), join(hosts, 'runs')],
+        write: [join(home, '../x')],
+      });
       expect([...Object.values(workers.list), ...Object.values(workers.write)]).toEqual([
+        'EACCES',
         'EACCES',
         'EACCES',
         'EACCES',

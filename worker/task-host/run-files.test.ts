@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
-import { handOver, prepareRun, readTaskFile } from './run-files.ts';
+import { inDirOf, prepareRun, readTaskFile } from './run-files.ts';
 
 test('a file of a task is read up to its limit and no further', () => {
   const dir = mkdtempSync(join(realpathSync(tmpdir()), 'files-'));
@@ -22,24 +22,20 @@ test.runIf(process.platform === 'linux')(
   },
 );
 
-test('the directory of a run is handed over when all of its inputs are in it, and stays ours before', () => {
-  const hostDir = mkdtempSync(join(realpathSync(tmpdir()), 'files-'));
-  onTestFinished(() => rmSync(hostDir, { recursive: true }));
-  const source = join(hostDir, 'stored');
+test('inputs are linked into the directory of a run, and those that cannot be are named', () => {
+  const parent = mkdtempSync(join(realpathSync(tmpdir()), 'files-'));
+  onTestFinished(() => rmSync(parent, { recursive: true }));
+  const source = join(parent, 'stored');
   writeFileSync(source, 'bytes');
+  const dir = join(parent, 'run');
   const inputs = [
     { id: 'a', source },
-    { id: 'b', source: join(hostDir, 'nothing') },
+    { id: 'b', source: join(parent, 'nothing') },
     { id: 'c', source: undefined },
   ];
+  expect(prepareRun({ dir, inputs })).toEqual(['b', 'c']);
+  expect(readFileSync(join(inDirOf(dir), 'a'), 'utf8')).toBe('bytes');
   const modeOf = (path: string) => statSync(path).mode & 0o7777;
-  const waiting = prepareRun({ hostDir, name: 'waiting', uid: undefined, inputs });
-  expect(waiting.missing).toEqual(['b', 'c']);
-  expect(readFileSync(join(waiting.runDir.inDir, 'a'), 'utf8')).toBe('bytes');
-  expect(modeOf(waiting.runDir.dir)).toBe(0o700);
-  handOver({ runDir: waiting.runDir, uid: undefined });
-  expect(modeOf(waiting.runDir.dir)).toBe(0o2770);
-  const ready = prepareRun({ hostDir, name: 'ready', uid: undefined, inputs: inputs.slice(0, 1) });
-  expect(ready.missing).toEqual([]);
-  expect([ready.runDir.dir, ready.runDir.inDir].map(modeOf)).toEqual([0o2770, 0o755]);
+  expect([dir, inDirOf(dir)].map(modeOf)).toEqual([0o2770, 0o755]);
+  expect(() => prepareRun({ dir, inputs })).toThrow('EEXIST');
 });

@@ -8,17 +8,9 @@ import { openPlainFile } from '#shared/disk/open-plain-file.ts';
 
 export { removeTree } from './remove-tree.ts';
 
-/** Where the files of a run are. */
-export interface RunDir {
-  readonly dir: string;
-  readonly inDir: string;
-}
-
 export interface NewRun {
-  readonly hostDir: string;
-  readonly name: string;
-  /** Of the host; undefined where it has ours. */
-  readonly uid: number | undefined;
+  /** Of the run; there is none yet. */
+  readonly dir: string;
   readonly inputs: readonly {
     readonly id: string;
     /** Where its bytes can be linked from; undefined where they cannot. */
@@ -26,23 +18,22 @@ export interface NewRun {
   }[];
 }
 
+export function inDirOf(dir: string): string {
+  return join(dir, 'in');
+}
+
 /**
- * Makes the directory of a run with its inputs as hard links, and hands it over. Where some could not be linked (another file
- * system, too many links, no such file) it stays ours until they have been put there in another way.
- * @returns the ids of those as `missing`.
+ * Makes the directory of a run with its inputs as hard links. It is ours until it is handed over.
+ * @returns the ids of those that could not be linked (another file system, too many links, no such file).
  */
-export function prepareRun({ hostDir, name, uid, inputs }: NewRun): {
-  runDir: RunDir;
-  missing: string[];
-} {
-  const dir = join(hostDir, name);
-  const runDir = { dir, inDir: join(dir, 'in') };
+export function prepareRun({ dir, inputs }: NewRun): string[] {
+  const inDir = inDirOf(dir);
   mkdirSync(dir, { mode: 0o700 });
-  mkdirSync(runDir.inDir);
-  chmodSync(runDir.inDir, 0o755);
-  const missing = inputs.filter((input) => !isLinked(input.source, join(runDir.inDir, input.id)));
-  if (missing.length === 0) handOver({ runDir, uid });
-  return { runDir, missing: missing.map((input) => input.id) };
+  mkdirSync(inDir);
+  chmodSync(inDir, 0o755);
+  // Before it is another user's directory: changing it would need a right we gave up.
+  chmodSync(dir, 0o2770);
+  return inputs.filter((input) => !isLinked(input.source, join(inDir, input.id))).map((input) => input.id);
 }
 
 /** Why not is for the storage to say, which is asked for the file next. */
@@ -56,11 +47,9 @@ function isLinked(source: string | undefined, path: string): boolean {
   }
 }
 
-/** Gives the directory to the host, when the inputs are in place. */
-export function handOver({ runDir, uid }: { runDir: RunDir; uid: number | undefined }): void {
-  // The mode first: afterwards it is another user's directory, and changing it would need a right we gave up.
-  chmodSync(runDir.dir, 0o2770);
-  if (uid !== undefined) chownSync(runDir.dir, uid, process.getgid?.() ?? uid);
+/** Gives the directory to the user of a host, when the inputs are in place. */
+export function handOver({ dir, uid }: { dir: string; uid: number }): void {
+  chownSync(dir, uid, process.getgid?.() ?? uid);
 }
 
 /**

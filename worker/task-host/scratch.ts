@@ -6,7 +6,8 @@
  *       inline/                0700  runs inside the worker
  *       <host>/                0711
  *         home/                2770  the host's own: HOME, TMPDIR and working directory
- *         <run>/               2770  one run, the host's once it begins; gone when it has ended
+ *       runs/                  0711
+ *         <run>/               2770  one run: ours while it is prepared, its host's once it begins; gone when it has ended
  *           in/                0755  input files, read-only
  *           <id>                     output files
  *           tmp/                     the handler's scratchDir
@@ -26,6 +27,8 @@ export interface WorkerScratch {
   /** Of all workers: the janitor looks here for what dead ones left. */
   readonly root: string;
   readonly dir: string;
+  /** Of the runs in task hosts. */
+  readonly runsDir: string;
 }
 
 /** Makes the directory in which this worker's hosts have theirs. Paths have no symbolic link in them. */
@@ -37,7 +40,10 @@ export async function createWorkerScratch(dataDir: string, workerId: string): Pr
   await mkdir(dir);
   await chmod(dir, 0o711);
   await mkdir(join(dir, 'inline'), { mode: 0o700 });
-  return { root, dir };
+  const runsDir = join(dir, 'runs');
+  await mkdir(runsDir);
+  await chmod(runsDir, 0o711);
+  return { root, dir, runsDir };
 }
 
 /**
