@@ -17,7 +17,11 @@ const heicBytesMax = 100_000_000;
  * @returns the path of a PNG of the primary image, upright, with its colour profile and metadata.
  * @throws InvalidInputError when the file is too large or cannot be decoded.
  */
-export async function decodeHeic(file: InputFile, source: Source, ctx: TaskContext): Promise<string> {
+export async function decodeHeic(
+  file: InputFile,
+  { bytes, metadata }: Source,
+  ctx: TaskContext,
+): Promise<string> {
   if (file.sizeBytes > heicBytesMax) {
     throw new InvalidInputError(
       `"${file.name}" is a HEIC file of ${file.sizeBytes} bytes; at most ${heicBytesMax} are allowed.`,
@@ -28,8 +32,8 @@ export async function decodeHeic(file: InputFile, source: Source, ctx: TaskConte
   const { default: createLibheif } = await import('libheif-js/libheif-wasm/libheif-bundle.mjs');
   const decode = createDecoder(createLibheif());
   const path = join(ctx.scratchDir, 'decoded.png');
-  const pixels = decodeOrExplain(file, decode, await readFile(file.path));
-  const { icc, exif, xmp } = source.metadata;
+  const pixels = decodeOrExplain(file, decode, typeof bytes === 'string' ? await readFile(bytes) : bytes);
+  const { icc, exif, xmp } = metadata;
   await writePng(path, pixels, { icc, exif, xmp }, ctx.signal);
   return path;
 }

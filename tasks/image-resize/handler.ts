@@ -1,20 +1,36 @@
 import { writeFile } from 'node:fs/promises';
-import { type HandlerOf, InvalidInputError, type InputFile } from '#shared/tasks/define-task.ts';
+import {
+  type HandlerOf,
+  InvalidInputError,
+  type InputFile,
+  type TaskContext,
+  type z,
+} from '#shared/tasks/define-task.ts';
 import { encoders } from './encoders.ts';
 import { outputName } from './output-name.ts';
 import { readSource, type Source } from './read-source.ts';
 import { renderImage, type RenderRequest } from './render-image.ts';
 import { refuseLargeResult } from './refuse-large-result.ts';
 import { task } from './task.ts';
+import { withBytes } from './with-bytes.ts';
 
 /**
  * Header first, then pixels. The signal is looked at between the steps: a decoder cannot be interrupted from here, and
  * one that takes longer than the platform waits is killed with its process.
  */
-export default (async (input, ctx) => {
+export default ((input, ctx) => {
   const file = ctx.file(input.file);
   ctx.progress(0, 'reading');
-  const source = await readSource(file);
+  return withBytes(file, (bytes) => resize(file, bytes, input, ctx));
+}) satisfies HandlerOf<typeof task>;
+
+async function resize(
+  file: InputFile,
+  bytes: Source['bytes'],
+  input: z.output<typeof task.input>,
+  ctx: TaskContext,
+) {
+  const source = await readSource(file, bytes);
   const format = input.format === 'keep' ? keptFormat(source) : input.format;
   const request: RenderRequest = {
     ...input,
@@ -49,7 +65,7 @@ export default (async (input, ctx) => {
     sizeBytes: image.data.length,
     source: { format: source.format, width: source.width, height: source.height, frames: source.frames },
   };
-}) satisfies HandlerOf<typeof task>;
+}
 
 function keptFormat(source: Source): RenderRequest['format'] {
   return source.format === 'heic' ? 'jpeg' : source.format;

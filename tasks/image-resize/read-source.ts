@@ -1,5 +1,4 @@
 /** Looks at the header of an image and refuses what must not be decoded. No pixel is decoded here. */
-import { readFile } from 'node:fs/promises';
 import { InvalidInputError, type InputFile } from '#shared/tasks/define-task.ts';
 import { imagePixelsMax, sharp } from '#shared/tasks/safe-sharp.ts';
 import type { Metadata } from 'sharp';
@@ -9,8 +8,8 @@ import { describeBytes } from './describe-bytes.ts';
 import { isGifComplete } from './is-gif-complete.ts';
 
 export interface Source {
-  /** What sharp reads: the bytes, or the path of a large file. */
-  readonly input: Buffer | string;
+  /** What sharp reads (with-bytes.ts). */
+  readonly bytes: Buffer | string;
   readonly format: 'jpeg' | 'png' | 'webp' | 'avif' | 'gif' | 'heic';
   /** Upright, of one frame. */
   readonly width: number;
@@ -18,9 +17,6 @@ export interface Source {
   readonly frames: number;
   readonly metadata: Metadata;
 }
-
-/** Files up to this many bytes are read at once: libvips reads small pieces, and again for each time it opens the file. */
-const bufferBytesMax = 8 * 1024 * 1024;
 
 export const framesMax = 500;
 
@@ -31,10 +27,9 @@ export const animationPixelsMax = 200_000_000;
 const jpegScansMax = 100;
 
 /** @throws InvalidInputError saying what was found instead of an image that can be resized. */
-export async function readSource(file: InputFile): Promise<Source> {
+export async function readSource(file: InputFile, bytes: Source['bytes']): Promise<Source> {
   if (file.sizeBytes === 0) throw new InvalidInputError(`"${file.name}" is empty.`);
-  const input = file.sizeBytes <= bufferBytesMax ? await readFile(file.path) : file.path;
-  const metadata = await readMetadata(file, input);
+  const metadata = await readMetadata(file, bytes);
   const format = sourceFormat(metadata);
   if (format === undefined) throw await notAnImage(file);
 
@@ -65,13 +60,13 @@ export async function readSource(file: InputFile): Promise<Source> {
       );
     }
   }
-  return { input, format, width, height, frames, metadata };
+  return { bytes, format, width, height, frames, metadata };
 }
 
-async function readMetadata(file: InputFile, input: Source['input']): Promise<Metadata> {
+async function readMetadata(file: InputFile, bytes: Source['bytes']): Promise<Metadata> {
   try {
     // The limit is checked above, where the message can say the size.
-    return await sharp(input, { limitInputPixels: false }).metadata();
+    return await sharp(bytes, { limitInputPixels: false }).metadata();
   } catch (err) {
     const said = err instanceof Error ? err.message : '';
     if (said.includes('unsupported image format')) throw await notAnImage(file);

@@ -63,7 +63,7 @@ async function openImage(
     return source.metadata.hasAlpha ? image : image.removeAlpha();
   }
   const isAnimated = request.frames > 1;
-  return sharp(source.input, {
+  return sharp(source.bytes, {
     animated: isAnimated,
     limitInputPixels: isAnimated ? animationPixelsMax : imagePixelsMax,
     failOn: 'warning',
