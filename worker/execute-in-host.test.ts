@@ -29,7 +29,7 @@ test('a run is prepared before it has a host, and leaves nothing when it does no
   const { storage, root, prepareRun, received } = start();
   const { id } = await store(storage, 'bytes');
   const preparation = prepareRun([{ id, sha256: '' }]);
-  await waitFor(() => (existsSync(join(root, 'run-1', 'in')) ? true : undefined), { what: 'its directory' });
+  await waitFor(() => (existsSync(join(root, 'run-1')) ? true : undefined), { what: 'its directory' });
   await preparation.drop();
   expect([existsSync(join(root, 'run-1')), received]).toEqual([false, []]);
 });

@@ -6,7 +6,6 @@ import type { Disk } from './disk.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Prepare } from './run-job.ts';
 import type { HostPool } from './task-host/host-pool.ts';
-import { inDirOf } from './task-host/run-files.ts';
 
 const clearMs = 10_000;
 
@@ -22,7 +21,6 @@ export function createPrepareInHost(options: {
 
   return (job, task, run) => {
     const dir = join(options.dir, run.name);
-    const inDir = inDirOf(dir);
     const prepared = prepare();
     // Whoever executes is told; a run that does not begin is not.
     prepared.catch(() => {});
@@ -36,7 +34,7 @@ export function createPrepareInHost(options: {
     async function complete(uid: number | undefined): Promise<void> {
       const missing = await prepared;
       const files = job.files.filter((file) => missing.includes(file.id));
-      await Promise.all(files.map(({ id, sha256 }) => storage.materialize(id, join(inDir, id), { sha256 })));
+      await Promise.all(files.map(({ id, sha256 }) => storage.materialize(id, join(dir, id), { sha256 })));
       if (uid !== undefined) await disk.handOver({ dir, uid });
     }
 
@@ -70,7 +68,7 @@ export function createPrepareInHost(options: {
               handlerUrl: task.handlerUrl,
               attempt: job.attemptsUsed + 1,
               input: job.input,
-              files: job.files.map((file) => ({ ...file, path: join(inDir, file.id) })),
+              files: job.files.map((file) => ({ ...file, path: join(dir, file.id) })),
               limits: outputStore.limits,
               runDir: dir,
             },

@@ -175,6 +175,6 @@ function countStarts({ marks }: System): number {
 
 function countOutputs({ world }: System): number {
   return readdirSync(join(world.dataDir, 'scratch'), { recursive: true, withFileTypes: true }).filter(
-    (entry) => entry.isFile() && isUuid(entry.name) && !entry.parentPath.endsWith('/in'),
+    (entry) => entry.isFile() && isUuid(entry.name),
   ).length;
 }

@@ -3,16 +3,13 @@
  * worker is about to enter it, and the worker may delete what the host may not; so every step starts from the
  * descriptor of a directory that was opened without following links (`/proc/self/fd/<n>/<name>` is what openat(2)
  * does). What cannot be deleted so (directories closed even to their owner, trees too deep, names that are not UTF-8)
- * is deleted by its owner, with the rights of the host and no more. What a host has closed around something that is not its own is
- * taken back. All of it blocks: it runs in a thread (worker/disk.ts).
+ * is deleted by its owner, with the rights of the host and no more. All of it blocks: it runs in a thread (worker/disk.ts).
  */
 import { spawnSync } from 'node:child_process';
 import {
-  chmodSync,
   closeSync,
   constants,
   fstatSync,
-  lchownSync,
   lstatSync,
   opendirSync,
   openSync,
@@ -20,7 +17,7 @@ import {
   rmSync,
   unlinkSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 
 /** Each level holds two descriptors. */
 const depthMax = 32;
@@ -44,9 +41,7 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
   const stuck = walk(dir, until);
   if (stuck.size > 0) {
     for (const [path, uid] of stuck) removeAs(uid, path, until);
-    const left = walk(dir, until);
-    for (const path of left.keys()) takeBack(path);
-    if (left.size > 0) walk(dir, until);
+    walk(dir, until);
   }
   return isGone(dir);
 }
@@ -99,19 +94,6 @@ function walk(dir: string, until: number): Map<string, number> {
 
   remove(dir, dir, 0);
   return stuck;
-}
-
-/** A directory that a host has closed may hold what is not the host's (`in`), which neither of us can delete then. */
-function takeBack(dir: string): void {
-  const me = process.getuid?.();
-  // Nobody else can put a link in the place of what lies in our own directory.
-  if (me !== 0 || ownerOf(dirname(dir)) !== me) return;
-  try {
-    lchownSync(dir, me, process.getgid?.() ?? 0);
-    chmodSync(dir, 0o700);
-  } catch {
-    // It is gone.
-  }
 }
 
 /** Of the directory or file itself; undefined when it cannot be told. */

@@ -18,22 +18,15 @@ export interface NewRun {
   }[];
 }
 
-export function inDirOf(dir: string): string {
-  return join(dir, 'in');
-}
-
 /**
  * Makes the directory of a run with its inputs as hard links. It is ours until it is handed over.
  * @returns the ids of those that could not be linked (another file system, too many links, no such file).
  */
 export function prepareRun({ dir, inputs }: NewRun): string[] {
-  const inDir = inDirOf(dir);
   mkdirSync(dir, { mode: 0o700 });
-  mkdirSync(inDir);
-  chmodSync(inDir, 0o755);
   // Before it is another user's directory: changing it would need a right we gave up.
   chmodSync(dir, 0o2770);
-  return inputs.filter((input) => !isLinked(input.source, join(inDir, input.id))).map((input) => input.id);
+  return inputs.filter((input) => !isLinked(input.source, join(dir, input.id))).map((input) => input.id);
 }
 
 /** Why not is for the storage to say, which is asked for the file next. */

@@ -8,8 +8,7 @@
  *         home/                2770  the host's own: HOME, TMPDIR and working directory
  *       runs/                  0711
  *         <run>/               2770  one run: ours while it is prepared, its host's once it begins; gone when it has ended
- *           in/                0755  input files, read-only
- *           <id>                     output files
+ *           <id>                     input files (not the host's, so it cannot write to them) and output files
  *           tmp/                     the handler's scratchDir
  *           result.json              only when it is too long for a message
  *
