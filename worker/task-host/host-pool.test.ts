@@ -31,6 +31,14 @@ test('a host that is spent makes room for a new one, and so does an idle one of 
   expect(idle.isReusable()).toBe(false);
 });
 
+test('a host of the same user as the worker makes room before its last run is cleared', async () => {
+  const pool = startPool({ size: 1 });
+  const hosts = [await pool.acquire('acme'), await pool.acquire('acme')];
+  for (const host of hosts) pool.release(host, new Promise(() => {}));
+  const other = await pool.acquire('umbrella');
+  expect(hosts.map((host) => host.pid)).not.toContain(other.pid);
+});
+
 test('beside those that were asked for, however many at once, there is one spare', async () => {
   for (let round = 0; round < 5; round += 1) {
     const { pool, countHosts } = startPoolAndCount({ size: 8 });

@@ -16,8 +16,8 @@ export interface HostPool {
    */
   acquire(tenantId: string): Promise<TaskHost>;
   /**
-   * Gives it back for the next run; a host that is spent is killed instead. Its directory and its user id stay until
-   * `cleared`: what the run left is still being read.
+   * Gives it back for the next run; a host that is spent is killed instead. Its user id stays taken until `cleared`: what the run
+   * left is still being read.
    */
   release(host: TaskHost, cleared: Promise<void>): void;
   /** Lets it run nothing more: it is killed now, or when its run has ended. */
@@ -69,7 +69,8 @@ export function createHostPool(options: {
   function end(host: TaskHost): Promise<void> {
     const ended = host
       .kill()
-      .then(() => Promise.all(uncleared.get(host) ?? new Set<Promise<void>>()))
+      // Its user id is the next host's, which may be another tenant's: that one must not find anything.
+      .then(() => (host.uid === undefined ? undefined : Promise.all(uncleared.get(host) ?? [])))
       .then(async () => void (await disk.removeTree(host.dir)))
       .finally(() => {
         uncleared.delete(host);
