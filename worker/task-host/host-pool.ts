@@ -40,7 +40,7 @@ export function createHostPool(options: {
   const freeSlots = Array.from({ length: size + 1 }, (_, index) => index);
   const idle: TaskHost[] = [];
   const slotOf = new Map<TaskHost, number>();
-  /** Runs of a host whose directories are not cleared yet. */
+  /** Runs of a host with a user id of its own whose directories are not cleared yet. */
   const uncleared = new Map<TaskHost, Set<Promise<void>>>();
   const changing = new Set<Promise<void>>();
   /** Those who wait until a host comes back or ends. */
@@ -69,8 +69,7 @@ export function createHostPool(options: {
   function end(host: TaskHost): Promise<void> {
     const ended = host
       .kill()
-      // Its user id is the next host's, which may be another tenant's: that one must not find anything.
-      .then(() => (host.uid === undefined ? undefined : Promise.all(uncleared.get(host) ?? [])))
+      .then(() => Promise.all(uncleared.get(host) ?? new Set<Promise<void>>()))
       .then(async () => void (await disk.removeTree(host.dir)))
       .finally(() => {
         uncleared.delete(host);
@@ -144,9 +143,12 @@ export function createHostPool(options: {
       return host;
     },
     release(host, cleared) {
-      const runs = uncleared.get(host) ?? new Set();
-      uncleared.set(host, runs.add(cleared));
-      void cleared.then(() => runs.delete(cleared));
+      // The next host may be another tenant's: with the same user id it could reach what is still there.
+      if (host.uid !== undefined) {
+        const runs = uncleared.get(host) ?? new Set();
+        uncleared.set(host, runs.add(cleared));
+        void cleared.then(() => runs.delete(cleared));
+      }
       if (isClosed || !host.isReusable()) {
         void end(host);
         return;
