@@ -358,21 +358,21 @@ test('the next bundle is claimed when the line has ended, while the slot is take
   expect([runs.begun, runs.most(), runs.returned]).toEqual([jobs, 1, []]);
 });
 
-test('a bundle that comes when no run has ended for a while is claimed when there is a slot, or goes back as it is', async () => {
+test('a bundle that comes when no run has ended for a while waits for a slot before it is claimed, and goes back as it is', async () => {
   const { start, add, listed } = await setup();
   const runs = createRuns();
-  const consumer = start(1, runs, {}, { claimsAhead: true });
-  const [, second] = await add(2, 2);
-  await waitFor(() => (runs.returned.length === 1 ? true : undefined), { what: 'the second to go back' });
-  runs.endAll();
-  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'the slot to be free' });
-  // Both fetches are waited for: what comes meets a slot that is taken by a long run.
+  const consumer = start(2, runs, {}, { claimsAhead: true });
   await add(1);
-  await waitFor(() => (runs.running() === 1 ? true : undefined), { what: 'a long run' });
+  await waitFor(() => (runs.running() === 1 ? true : undefined), { what: 'a run' });
+  runs.endAll();
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'its end' });
+  // One fetch takes both slots, and the other one still waits for something to come.
+  await add(2, 2);
+  await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two long runs' });
   await soon(300);
-  await add(3, 3);
+  await add(2, 2);
   await soon(600);
-  expect([runs.claimed.length, runs.returned, await listed()]).toEqual([3, [second], 1]);
+  expect([runs.claimed.length, runs.returned, await listed()]).toEqual([3, [], 1]);
 });
 
 test('what is claimed slowly does not go back for that: its time in line begins with the answer', async () => {
