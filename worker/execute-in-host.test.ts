@@ -34,6 +34,14 @@ test('a run is prepared before it has a host, and leaves nothing when it does no
   expect([existsSync(join(root, 'run-1')), received]).toEqual([false, []]);
 });
 
+test('a directory that could not be removed in time is removed when its host is gone', async () => {
+  const { storage, root, run, blockRemoval } = start();
+  const { id, sha256 } = await store(storage, 'bytes');
+  blockRemoval();
+  await run([{ id, sha256 }]);
+  expect(existsSync(join(root, 'run-1'))).toBe(false);
+});
+
 function start() {
   const root = mkdtempSync(join(realpathSync(tmpdir()), 'execute-'));
   onTestFinished(() => rmSync(root, { recursive: true }));
@@ -51,7 +59,11 @@ function start() {
     },
   };
   const received: string[] = [];
+  const exited = Promise.withResolvers<void>();
+  /** It cannot be removed while its host lives. */
+  let isBlocked = false;
   const host = {
+    exited: exited.promise,
     uid: undefined,
     run: async (message: { files: { path: string }[] }) => {
       received.push(...message.files.map((file) => readFileSync(file.path, 'utf8')));
@@ -62,12 +74,18 @@ function start() {
     pool: {
       acquire: async () => host,
       release: () => undefined,
-      retire: () => undefined,
+      retire() {
+        isBlocked = false;
+        exited.resolve();
+      },
       close: async () => undefined,
     },
     storage,
     outputStore: { limits: {} } as never,
-    disk: blockingDisk,
+    disk: {
+      ...blockingDisk,
+      removeTree: async (path, limits) => !isBlocked && blockingDisk.removeTree(path, limits),
+    },
     dir: root,
   });
   const prepareRun = (files: { id: string; sha256: string }[]) =>
@@ -82,7 +100,7 @@ function start() {
     const execution = await prepareRun(files).execute({} as never);
     await execution.dispose();
   };
-  return { storage, root, prepareRun, run, received };
+  return { storage, root, prepareRun, run, received, blockRemoval: () => void (isBlocked = true) };
 }
 
 async function store(storage: Storage, text: string, id = uuidv7()) {

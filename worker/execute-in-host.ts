@@ -52,8 +52,13 @@ export function createPrepareInHost(options: {
         });
         const cleared = Promise.withResolvers<void>();
         const clear = async () => {
-          // A host that still writes although its run has ended is not to be trusted with another one.
-          if (!(await disk.removeTree(dir, { deadlineMs: clearMs }))) pool.retire(host);
+          if (!(await disk.removeTree(dir, { deadlineMs: clearMs }))) {
+            // A host that still writes although its run has ended is not to be trusted with another one. When it is gone, nobody
+            // adds to the directory any more; its user id is another host's only after that.
+            pool.retire(host);
+            await host.exited;
+            await disk.removeTree(dir);
+          }
           cleared.resolve();
         };
         try {

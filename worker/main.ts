@@ -288,7 +288,10 @@ const consumers = queues.map((queue) =>
       try {
         await runJob(delivery, onClaimed, slot);
       } finally {
-        if (await given) admitted -= 1;
+        // Not waited for: a claim that failed has to be known at once, and its slot may be far away.
+        void given.then((isGiven) => {
+          if (isGiven) admitted -= 1;
+        });
       }
     },
     onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),

@@ -52,7 +52,8 @@ export function createConsumer(options: {
   admit?: (isGivenUp: () => boolean) => Promise<boolean>;
   /**
    * Resolves when the slot is free again. `onClaimed` is called when the delivery has no meaning any more. What is claimed may
-   * begin when `slot` is true; it goes back, without having begun, when that is false.
+   * begin when `slot` is true; it goes back, without having begun, when that is false. A claim that fails must reject at once, without
+   * waiting for `slot`: until then repair takes its bundle for delivered.
    */
   work: (delivery: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) => Promise<void>;
   /**
@@ -146,7 +147,8 @@ export function createConsumer(options: {
     putBack: () => Promise<unknown>,
   ): Promise<boolean> {
     const claims: Promise<boolean>[] = [];
-    const isMoving = performance.now() - lastEndedMs < movingMs;
+    // Where a slot is free, `enter` says at once whether there is memory, too.
+    const isMoving = gate.busy() >= slots && performance.now() - lastEndedMs < movingMs;
     if (!isAhead || !isMoving || isPaused) {
       if (!(await enter(sleep(holdMs)))) {
         await putBack();
@@ -197,8 +199,10 @@ export function createConsumer(options: {
     slot: true | Promise<boolean>,
     onDecided: () => void = () => {},
   ): Promise<boolean> {
+    let wasClaimed = false;
     return new Promise((resolve) => {
       const decide = (isClaimed: boolean) => {
+        wasClaimed ||= isClaimed;
         onDecided();
         resolve(isClaimed);
       };
@@ -207,7 +211,7 @@ export function createConsumer(options: {
         .then(async () => {
           decide(false);
           if (!(await slot)) return;
-          lastEndedMs = performance.now();
+          if (wasClaimed) lastEndedMs = performance.now();
           gate.leave();
         });
     });

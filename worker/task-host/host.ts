@@ -67,6 +67,8 @@ export interface TaskHost {
   ): Promise<HostEnd>;
   /** It is not reusable any more. */
   retire(): void;
+  /** Resolves when its process is gone, whoever ended it. */
+  readonly exited: Promise<unknown>;
   /** Kills the host and all that it started. */
   kill(): Promise<void>;
 }
@@ -221,6 +223,7 @@ export function spawnHost(options: {
       if (io.signal.aborted) return { type: 'stopped' };
       return { type: 'died', description: describeDeath(end, stderr) };
     },
+    exited,
     retire() {
       isSpent = true;
     },
