@@ -27,6 +27,7 @@ import { loadTasks } from '#shared/tasks/load-tasks.ts';
 import { findQueueRates } from '#shared/tasks/queue-rates.ts';
 import { readVersion } from '#shared/version.ts';
 import { builtInTasks } from '#tasks/index.ts';
+import { createAdmitted } from './admitted.ts';
 import { createBacklogGate } from './backlog-gate.ts';
 import { createBulkSteps } from './bulk-step.ts';
 import { createDisk } from './disk.ts';
@@ -261,12 +262,11 @@ const runJob = createRunJob({
   log,
 });
 
-/** Slots that were given: to runs, and to deliveries that are just being claimed. */
-let admitted = 0;
+const admitted = createAdmitted();
 const memory = createMemoryGate({
   reserveBytes: config.WINDLASS_MEMORY_RESERVE,
   availableBytes: readAvailableMemory,
-  isBusy: () => admitted > 0,
+  isBusy: admitted.isBusy,
   log,
 });
 const queuesOfHosts = new Set(
@@ -282,27 +282,14 @@ const consumers = queues.map((queue) =>
     deliveries,
     ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
     claimsAhead: queuesAhead.has(queue),
-    work: async (delivery, onClaimed, slot) => {
+    work(delivery, onClaimed, slot) {
       feeder.noteTaken(queue);
-      const given = countAdmitted(slot);
-      try {
-        await runJob(delivery, onClaimed, slot);
-      } finally {
-        // Not waited for: a claim that failed has to be known at once, and its slot may be far away.
-        void given.then((isGiven) => {
-          if (isGiven) admitted -= 1;
-        });
-      }
+      return admitted.during(slot, () => runJob(delivery, onClaimed, slot));
     },
     onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),
     log,
   }),
 );
-async function countAdmitted(slot: true | Promise<boolean>): Promise<boolean> {
-  const isGiven = slot === true || (await slot);
-  if (isGiven) admitted += 1;
-  return isGiven;
-}
 const watchdog = setInterval(() => {
   for (const consumer of consumers) void consumer.watch();
 }, 2_000);

@@ -1,7 +1,7 @@
 import type { TaskDefinition } from '#shared/tasks/define-task.ts';
 
 /**
- * The queues whose bundles are claimed whole, before there is a slot for each delivery (`claimsAhead` of the consumer). Those of task hosts:
+ * The queues whose bundles are claimed whole, before there is a slot for each delivery, or for any (`claimsAhead` of the consumer). Those of task hosts:
  * what runs inside the worker has so many slots that its claims come in groups by themselves. What is claimed counts as begun, so
  * none with a task that must not run again after a crash, or that has one attempt, or whose runs must not begin more often than a
  * rate allows.

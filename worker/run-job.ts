@@ -177,6 +177,7 @@ async function execute(
   const base = { job, task, run, reports, limit, limitMs };
   try {
     if (run.stopReason() !== undefined) {
+      // Cleaning up is nobody's reason to wait.
       void preparation.drop();
       return { ...base, execution: undefined, outcome: interpret({ type: 'stopped' }, run) };
     }

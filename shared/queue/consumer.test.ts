@@ -375,6 +375,21 @@ test('a bundle that comes when no run has ended for a while waits for a slot bef
   expect([runs.claimed.length, runs.returned, await listed()]).toEqual([3, [], 1]);
 });
 
+test('while there is no memory nothing is claimed ahead: a free slot does not help', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  let isShort = false;
+  const consumer = start(2, runs, {}, { claimsAhead: true, admit: async () => !isShort });
+  await add(1);
+  await waitFor(() => (runs.running() === 1 ? true : undefined), { what: 'a run' });
+  isShort = true;
+  runs.endAll();
+  await waitFor(() => (consumer.busy() === 0 ? true : undefined), { what: 'its end' });
+  await add(2, 2);
+  await soon(600);
+  expect([runs.claimed.length, runs.returned]).toEqual([1, []]);
+});
+
 test('what is claimed slowly does not go back for that: its time in line begins with the answer', async () => {
   const { start, add } = await setup();
   const runs = createRuns(() => soon(300));

@@ -2,7 +2,8 @@
  * Takes deliveries of one queue from BullMQ. The lock that BullMQ holds meanwhile is no protection (the fence is);
  * it only decides how soon a delivery whose worker died before claiming is offered again. So a BullMQ job could end as soon as its
  * deliveries are claimed. But BullMQ fetches the next one in the call that ends this one: it stays open until we want another, which is
- * when there is a slot for it. What is fetched without one would wait here while another worker is idle.
+ * when there is a slot for it. What is fetched without one would wait here while another worker is idle. Only where runs end
+ * quickly (`claimsAhead`) is it fetched a little earlier, when none stands in line any more.
  *
  * The watchdog: a worker can stop taking jobs without an error (half-open connections, bugs of reconnecting). If Redis
  * holds deliveries, we have a free slot and took nothing for 10 s, the BullMQ worker is rebuilt on new
@@ -142,7 +143,7 @@ export function createConsumer(options: {
    * @throws WaitingError when all of it goes back, for BullMQ to leave it alone.
    */
   async function handle(
-    taken: readonly Delivery[],
+    taken: readonly [Delivery, ...Delivery[]],
     isAhead: boolean,
     putBack: () => Promise<unknown>,
   ): Promise<boolean> {
@@ -154,7 +155,7 @@ export function createConsumer(options: {
         await putBack();
         throw new WaitingError();
       }
-      claims.push(...taken.slice(0, 1).map((delivery) => begin(delivery, true)));
+      claims.push(begin(taken[0], true));
     }
     const others = taken.slice(claims.length);
     if (isAhead) claims.push(...others.map(standInLine));

@@ -1,6 +1,6 @@
 /**
  * Slots: jobs of one queue that a worker may run at once. Besides those that are taken some are kept, one for each fetch that may
- * bring a delivery at any moment: what is fetched should find a slot, or it would wait here while another worker has one. Kept is not
+ * bring a delivery at any moment: what is fetched should find a slot, or it would wait here while another worker has one (but see `keepAhead`). Kept is not
  * reserved: the further deliveries of a bundle take any slot, since a fetch may bring nothing. Always: kept = fetches that BullMQ may
  * make - entries that we have not given back to it.
  */
@@ -41,10 +41,11 @@ export function createSlotGate(size: number, kept: number): SlotGate {
   }
 
   function wakeAhead(): void {
-    const index = keeping.findIndex(({ isAhead }) => isAhead);
-    if (index === -1) return;
+    const next = keeping.find(({ isAhead }) => isAhead);
+    if (next === undefined) return;
+    keeping = keeping.filter((other) => other !== next);
     kept += 1;
-    for (const { resolve } of keeping.splice(index, 1)) resolve();
+    next.resolve();
   }
 
   function keep(isAhead: boolean): Promise<void> {

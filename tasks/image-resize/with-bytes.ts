@@ -13,7 +13,7 @@ const roundBytes = 1024 * 1024;
 let kept: Buffer | undefined;
 
 /**
- * Lends `use` what sharp reads: the bytes of a file, which are overwritten when `use` has ended, or the path of a large file. Blocks
+ * Lends `use` what sharp reads: the bytes of a file, which must not be kept (the next one overwrites them), or the path of a large file. Blocks
  * while it reads: there is nothing else to do.
  */
 export async function withBytes<Result>(
