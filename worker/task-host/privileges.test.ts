@@ -1,6 +1,14 @@
 /** The worker with the rights that its image gives it, and no others; it takes root to take rights away. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, existsSync, readdirSync, readFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -175,6 +183,26 @@ describe.skipIf(obstacle !== undefined)(
         });
       },
     );
+
+    test('deletes what two task hosts of a dead worker closed to each other, one inside of the other', () => {
+      const dir = join(world.dataDir, 'scratch', 'closed');
+      let path = dir;
+      mkdirSync(path);
+      for (const uid of [1, 2, 1, 2].map((host) => uidBase + host)) {
+        path = join(path, 'inner');
+        mkdirSync(path);
+        writeFileSync(join(path, 'file'), '');
+        for (const made of [join(path, 'file'), path]) chownSync(made, uid, uid);
+        chmodSync(path, 0o700);
+      }
+      const script = `
+        import { removeTree } from ${JSON.stringify(new URL('./remove-tree.ts', import.meta.url))};
+        process.stdout.write(String(removeTree({ dir: ${JSON.stringify(dir)} })));`;
+      const [program, ...args] = [...workerRights, process.execPath, '--input-type=module', '-e', script];
+      const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+      expect([stdout, stderr]).toEqual(['true', '']);
+      expect(existsSync(dir)).toBe(false);
+    });
 
     test('keeps a task from putting a link in the place of its directory', async () => {
       const job = await client.finished(await client.submit('test.probe', { swapOut: true }));

@@ -3,7 +3,9 @@
  * worker is about to enter it, and the worker may delete what the host may not; so every step starts from the
  * descriptor of a directory that was opened without following links (`/proc/self/fd/<n>/<name>` is what openat(2)
  * does). What cannot be deleted so (directories closed even to their owner, trees too deep, names that are not UTF-8)
- * is deleted by its owner, with the rights of the host and no more. All of it blocks: it runs in a thread (worker/disk.ts).
+ * is deleted by its owner, with the rights of the host and no more. Two hosts of one tenant may have put directories into one
+ * another: then each owner in turn opens what is its own to everyone, so that the next one gets at what is inside; not before
+ * the hosts are gone. All of it blocks: it runs in a thread (worker/disk.ts).
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -22,10 +24,13 @@ import { join } from 'node:path';
 /** Each level holds two descriptors. */
 const depthMax = 32;
 
+/** How often owners take turns at what is left. A tree that takes more was made to stay; it is left where it is. */
+const turnsMax = 8;
+
 /**
  * Deletes a tree, or what is there of it. Never throws.
  * @param task.deadlineMs gives up after this long: a host that still runs can make files faster than they are deleted.
- *   Default: never.
+ *   Default: never, and what its owner cannot delete is opened to everyone: nobody may run any more who is to be kept from it.
  * @returns whether it is gone.
  */
 export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadlineMs?: number }): boolean {
@@ -38,10 +43,10 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
     }
   }
   const until = performance.now() + deadlineMs;
-  const stuck = walk(dir, until);
-  if (stuck.size > 0) {
+  const turns = Number.isFinite(until) ? 1 : turnsMax;
+  for (let turn = 0, stuck = walk(dir, until); turn < turns && stuck.size > 0; turn += 1) {
     for (const [path, uid] of stuck) removeAs(uid, path, until);
-    walk(dir, until);
+    stuck = walk(dir, until);
   }
   return isGone(dir);
 }
@@ -119,9 +124,10 @@ function removeAs(uid: number, dir: string, until: number): void {
   const me = process.getuid?.();
   const timeout = Math.ceil(until - performance.now());
   if (timeout <= 0 || (me !== 0 && me !== uid)) return;
+  const who = Number.isFinite(timeout) ? 'u' : 'a';
   // chmod follows a link that was put in its way: nothing that root should do. rm does not.
   const script =
-    uid === 0 ? 'rm -rf -- "$1"' : 'rm -rf -- "$1" || { chmod -R u+rwx -- "$1"; rm -rf -- "$1"; }';
+    uid === 0 ? 'rm -rf -- "$1"' : `rm -rf -- "$1" || { chmod -R ${who}+rwX -- "$1"; rm -rf -- "$1"; }`;
   spawnSync('/bin/sh', ['-c', script, 'remove-tree', dir], {
     stdio: 'ignore',
     env: {},
