@@ -14,6 +14,7 @@ import {
   type ItemPlace,
   type KeyBudget,
 } from '#shared/domain/for-each.ts';
+import { toPath, toPointer } from '#shared/domain/json-pointer.ts';
 import { findMisfit, itemsOf, shapesAt, shapesOf, type Shape } from '#shared/domain/schema-fit.ts';
 import { findRefs, isPathPrefix, type InputRef } from '#shared/domain/workflow.ts';
 import type { FieldError } from '#shared/errors.ts';
@@ -188,7 +189,7 @@ export function filesOfItems(
   const found = forEach.flatMap((item: unknown, index) =>
     task.findFiles(itemInput(item, index)).map(({ id, pointer }) => ({
       id,
-      pointer: pointerOf(places, index, pointer.split('/').slice(1).map(unescape)),
+      pointer: pointerOf(places, index, toPath(pointer)),
     })),
   );
   return [...new Map([...ofInput, ...found].map((file) => [file.id, file])).values()];
@@ -257,12 +258,4 @@ export function findIndexMisfits(places: readonly ItemPlace[], inputSchema: unkn
           },
         ];
   });
-}
-
-function toPointer(path: Path): string {
-  return path.map((part) => `/${part.replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
-}
-
-function unescape(part: string): string {
-  return part.replaceAll('~1', '/').replaceAll('~0', '~');
 }

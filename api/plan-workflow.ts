@@ -24,6 +24,7 @@ import {
   workflowRefBytesMax,
   type InputRef,
 } from '#shared/domain/workflow.ts';
+import { toPath, toPointer } from '#shared/domain/json-pointer.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
 import { findCeilingErrors, jobOptions, type JobOptions } from '#shared/tasks/job-options.ts';
 import { toNewJob } from '#shared/tasks/new-job.ts';
@@ -70,7 +71,7 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
   const checked = new Map<string, CheckedStep>();
   const budget: KeyBudget = { left: forEachInputKeysMax };
   for (const [name, step] of steps) {
-    const pointer = `/steps/${escape(name)}`;
+    const pointer = `/steps${toPointer([name])}`;
     const { problems, ...found } = checkStep(deps, steps, name, step, budget);
     for (const problem of problems) errors.push({ ...problem, pointer: pointer + problem.pointer });
     checked.set(name, found);
@@ -83,7 +84,7 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
       names.length === 1
         ? `The step ${names[0]} waits for itself.`
         : `These steps wait for each other: ${names.join(', ')}${order.names.length > 10 ? ', …' : ''}.`;
-    throw invalidInput([{ pointer: `/steps/${escape(order.names[0] ?? '')}`, detail }]);
+    throw invalidInput([{ pointer: `/steps${toPointer([order.names[0] ?? ''])}`, detail }]);
   }
   const edgesCount = [...checked.values()].reduce((sum, { parents }) => sum + parents.length, 0);
   if (edgesCount > workflowEdgesMax) {
@@ -102,7 +103,7 @@ export function planWorkflow(deps: ApiDeps, steps: ReadonlyMap<string, StepReque
       found.parents.map((parent) => {
         const { edge, problems } = connect(steps, checked, found, parent);
         for (const { at, detail } of problems)
-          errors.push({ pointer: `/steps/${escape(name)}${toPointer(at)}`, detail });
+          errors.push({ pointer: `/steps${toPointer([name, ...at])}`, detail });
         return [parent, edge] as const;
       }),
     );
@@ -183,7 +184,7 @@ export async function checkStepFiles(
   steps: readonly PlannedStep[],
 ): Promise<void> {
   const named = steps.flatMap((step) =>
-    filesOf(step).map(({ id, pointer }) => ({ id, pointer: `/steps/${escape(step.name)}${pointer}` })),
+    filesOf(step).map(({ id, pointer }) => ({ id, pointer: `/steps${toPointer([step.name])}${pointer}` })),
   );
   if (named.length === 0) return;
   const missing = new Set(await listMissingFiles(deps.db, tenantId, [...new Set(named.map(({ id }) => id))]));
@@ -324,7 +325,7 @@ function checkInput(task: ApiTask, input: unknown, at: readonly (readonly string
 /** To the root, and to all that is on the way to a place, which comes last. */
 function pointersTo(path: readonly string[]): string[] {
   const pointers = [''];
-  for (const part of path) pointers.push(`${pointers.at(-1)}/${escape(part)}`);
+  for (const part of path) pointers.push(pointers.at(-1) + toPointer([part]));
   return pointers;
 }
 
@@ -403,19 +404,4 @@ function describeUnknownPath(
 
 function throwIfAny(errors: readonly FieldError[]): void {
   if (errors.length > 0) throw invalidInput(errors.slice(0, errorsMax));
-}
-
-function toPointer(path: readonly string[]): string {
-  return path.map((part) => `/${escape(part)}`).join('');
-}
-
-function toPath(pointer: string): string[] {
-  return pointer
-    .split('/')
-    .slice(1)
-    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
-}
-
-function escape(part: string): string {
-  return part.replaceAll('~', '~0').replaceAll('/', '~1');
 }

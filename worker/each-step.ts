@@ -23,6 +23,7 @@ import {
   tooManyBytes,
 } from '#shared/domain/for-each.ts';
 import type { JobError } from '#shared/domain/job.ts';
+import { toPointer } from '#shared/domain/json-pointer.ts';
 import { cleanText } from '#shared/domain/text.ts';
 import { AppError } from '#shared/errors.ts';
 import { uuidv7 } from '#shared/ids.ts';
@@ -218,13 +219,10 @@ function findMisfit(
 ): JobError | undefined {
   if (parsed.success) return undefined;
   const [issue] = parsed.error.issues;
-  const pointer = issue?.path
-    .map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`)
-    .join('');
   return {
     code: 'task-input',
     message: cleanText(
-      `The input does not fit the task: at "${pointer ?? ''}", ${issue?.message ?? 'unknown'}`,
+      `The input does not fit the task: at "${toPointer(issue?.path ?? [])}", ${issue?.message ?? 'unknown'}`,
       2_000,
     ),
     retryable: false,

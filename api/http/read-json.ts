@@ -3,6 +3,7 @@ import type { Request } from 'express';
 import { z } from 'zod';
 import type { Config } from '#shared/config.ts';
 import { findJsonProblem } from '#shared/domain/json-limits.ts';
+import { toPointer } from '#shared/domain/json-pointer.ts';
 import { AppError, type FieldError } from '#shared/errors.ts';
 import { readBody } from './read-body.ts';
 
@@ -122,12 +123,10 @@ const errorsMax = 50;
 
 export function toFieldErrors(error: Pick<z.ZodError, 'issues'>, prefix: string): FieldError[] {
   return error.issues.slice(0, errorsMax).flatMap((issue): FieldError[] => {
-    const pointer =
-      prefix +
-      issue.path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
+    const pointer = prefix + toPointer(issue.path);
     if (issue.code === 'unrecognized_keys') {
       return issue.keys.map((key) => ({
-        pointer: `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`,
+        pointer: pointer + toPointer([key]),
         detail: 'This key is not known here.',
       }));
     }

@@ -1,3 +1,4 @@
+import { toPointer } from './json-pointer.ts';
 import { isStorable } from './text.ts';
 
 export interface JsonLimits {
@@ -22,18 +23,13 @@ export function findJsonProblem(value: unknown, limits: JsonLimits): JsonProblem
     if (depth > limits.depthMax) return { type: 'too-deep', pointer: '' };
     for (const key of Object.keys(node)) {
       keys += 1;
-      if (keys > limits.keysMax) return { type: 'too-many-keys', pointer: toPointer(key) };
-      if (!isStorable(key)) return { type: 'unstorable', pointer: toPointer(key) };
+      if (keys > limits.keysMax) return { type: 'too-many-keys', pointer: toPointer([key]) };
+      if (!isStorable(key)) return { type: 'unstorable', pointer: toPointer([key]) };
       const problem = walk((node as Record<string, unknown>)[key], depth + 1);
-      if (problem !== undefined) return { ...problem, pointer: toPointer(key) + problem.pointer };
+      if (problem !== undefined) return { ...problem, pointer: toPointer([key]) + problem.pointer };
     }
     return undefined;
   }
-}
-
-/** RFC 6901, 3. */
-function toPointer(key: string): string {
-  return `/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
 }
 
 /** JSON with sorted keys: equal values give equal text, whatever order the client wrote them in. */

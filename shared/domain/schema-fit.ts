@@ -2,6 +2,8 @@
  * Can what one JSON Schema describes stand where another one is asked for? Decided as far as the schemas tell: what
  * they leave open is allowed, and is found when the value is there. Pure.
  */
+import { resolveRef } from './json-pointer.ts';
+
 type Node = Readonly<Record<string, unknown>>;
 
 /** One way in which a value may look, without unions and references. `true`: any. */
@@ -117,7 +119,8 @@ function unfold(root: unknown, schema: unknown, depth: number): Shape[] {
   if (schema === true || typeof schema !== 'object' || schema === null || depth > 20)
     return [{ root, node: true }];
   const node = schema as Node;
-  if (typeof node['$ref'] === 'string') return unfold(root, resolvePointer(root, node['$ref']), depth + 1);
+  if (typeof node['$ref'] === 'string')
+    return unfold(root, resolveRef(root, node['$ref']) ?? true, depth + 1);
   const branches = [...asArray(node['anyOf']), ...asArray(node['oneOf']), ...asArray(node['allOf'])];
   // An intersection is read as a union: too much is allowed then, never too little.
   if (branches.length > 0)
@@ -176,15 +179,6 @@ function requiredOf(node: Node | true): readonly string[] {
 
 function describe(shapes: readonly Shape[]): string {
   return [...new Set(shapes.map((shape) => kindOf(shape) ?? 'value'))].join(' or ');
-}
-
-function resolvePointer(root: unknown, ref: string): unknown {
-  let node: unknown = root;
-  for (const part of ref.replace(/^#/, '').split('/').filter(Boolean)) {
-    if (typeof node !== 'object' || node === null) return true;
-    node = (node as Node)[part.replaceAll('~1', '/').replaceAll('~0', '~')];
-  }
-  return node ?? true;
 }
 
 function asArray(value: unknown): readonly unknown[] {

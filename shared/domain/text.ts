@@ -2,13 +2,14 @@
  * What Postgres cannot store: U+0000, and surrogates without their partner (jsonb refuses both). Found at the edge
  * and named, instead of failing a statement that carries the rows of others.
  */
+import { toPointer } from './json-pointer.ts';
 
 /** The JSON Pointer (RFC 6901) of the first string or key in `value` that cannot be stored. */
 export function findUnstorable(value: unknown, pointer = ''): string | undefined {
   if (typeof value === 'string') return isStorable(value) ? undefined : pointer;
   if (typeof value !== 'object' || value === null) return undefined;
   for (const [key, item] of Object.entries(value)) {
-    const place = `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+    const place = pointer + toPointer([key]);
     if (!isStorable(key)) return place;
     const found = findUnstorable(item, place);
     if (found !== undefined) return found;

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { resolveRef, toPointer } from '#shared/domain/json-pointer.ts';
 import { fileRefMark } from './define-task.ts';
 
 type Schema = boolean | { readonly [key: string]: unknown };
@@ -35,8 +36,7 @@ function collect(
     if (!found.has(id)) found.set(id, { id, pointer });
     return;
   }
-  if (typeof node['$ref'] === 'string')
-    collect(root, resolvePointer(root, node['$ref']), value, pointer, found);
+  if (typeof node['$ref'] === 'string') collect(root, resolveRef(root, node['$ref']), value, pointer, found);
   for (const keyword of ['anyOf', 'oneOf', 'allOf']) {
     for (const branch of asArray(node[keyword])) collect(root, branch, value, pointer, found);
   }
@@ -48,19 +48,9 @@ function collect(
     const properties = (node['properties'] ?? {}) as { readonly [key: string]: unknown };
     for (const [key, item] of Object.entries(value)) {
       const property = Object.hasOwn(properties, key) ? properties[key] : node['additionalProperties'];
-      collect(root, property, item, `${pointer}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`, found);
+      collect(root, property, item, pointer + toPointer([key]), found);
     }
   }
-}
-
-function resolvePointer(root: Schema, ref: string): unknown {
-  if (!ref.startsWith('#')) return undefined;
-  let node: unknown = root;
-  for (const part of ref.slice(1).split('/').filter(Boolean)) {
-    if (typeof node !== 'object' || node === null) return undefined;
-    node = (node as { readonly [key: string]: unknown })[part.replaceAll('~1', '/').replaceAll('~0', '~')];
-  }
-  return node;
 }
 
 function asArray(value: unknown): readonly unknown[] {
