@@ -7,6 +7,8 @@ export interface Disk {
   prepareRun(task: NewRun): Promise<string[]>;
   handOver(task: { dir: string; uid: number }): Promise<void>;
   readTaskFile(task: { path: string; bytesMax: number }): Promise<string | undefined>;
+  /** Never rejects. @returns false when it is to be removed. */
+  emptyTree(task: { dir: string; to: string }): Promise<boolean>;
   /** Never rejects. @returns whether it is gone. */
   removeTree(dir: string, options?: { deadlineMs?: number }): Promise<boolean>;
 }
@@ -36,6 +38,7 @@ export function createDisk(threads: DiskThreads): Disk {
     prepareRun: (task) => call('prepareRun', task),
     handOver: (task) => call('handOver', task),
     readTaskFile: (task) => call('readTaskFile', task),
+    emptyTree: (task) => call('emptyTree', task).catch(() => false),
     removeTree: (dir, options) =>
       // The threads are gone when the worker has ended; what is left then is the janitor's.
       inTurn(() => call('removeTree', { dir, ...options }).catch(() => false)),

@@ -84,6 +84,7 @@ function start() {
     outputStore: { limits: {} } as never,
     disk: {
       ...blockingDisk,
+      emptyTree: async (task) => !isBlocked && blockingDisk.emptyTree(task),
       removeTree: async (path, limits) => !isBlocked && blockingDisk.removeTree(path, limits),
     },
     dir: root,

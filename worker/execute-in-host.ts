@@ -5,6 +5,7 @@ import type { Storage } from '#shared/storage/storage.ts';
 import type { Disk } from './disk.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Prepare } from './run-job.ts';
+import { createSpareDirs } from './spare-dirs.ts';
 import type { HostPool } from './task-host/host-pool.ts';
 
 const clearMs = 10_000;
@@ -18,6 +19,7 @@ export function createPrepareInHost(options: {
   dir: string;
 }): Prepare {
   const { pool, storage, outputStore, disk } = options;
+  const spareDirs = createSpareDirs({ disk, dir: options.dir });
 
   return (job, task, run) => {
     const dir = join(options.dir, run.name);
@@ -27,7 +29,7 @@ export function createPrepareInHost(options: {
 
     async function prepare(): Promise<string[]> {
       const inputs = job.files.map(({ id }) => ({ id, source: storage.linkSource(id) }));
-      return disk.prepareRun({ dir, inputs });
+      return disk.prepareRun({ dir, spare: spareDirs.take(job.tenantId), inputs });
     }
 
     /** What could not be linked is copied when the run has its slot: by then it is sure that somebody wants it. */
@@ -40,7 +42,7 @@ export function createPrepareInHost(options: {
 
     async function drop(): Promise<void> {
       await prepared.catch(() => {});
-      await disk.removeTree(dir);
+      if (!(await spareDirs.keep(dir, job.tenantId))) await disk.removeTree(dir);
     }
 
     return {
@@ -52,7 +54,10 @@ export function createPrepareInHost(options: {
         });
         const cleared = Promise.withResolvers<void>();
         const clear = async () => {
-          if (!(await disk.removeTree(dir, { deadlineMs: clearMs }))) {
+          const isCleared =
+            (await spareDirs.keep(dir, job.tenantId)) ||
+            (await disk.removeTree(dir, { deadlineMs: clearMs }));
+          if (!isCleared) {
             // A host that still writes although its run has ended is not to be trusted with another one. When it is gone, nobody
             // adds to the directory any more; its user id is another host's only after that.
             pool.retire(host);

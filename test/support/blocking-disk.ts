@@ -6,5 +6,6 @@ export const blockingDisk: Disk = {
   prepareRun: async (task) => functions.prepareRun(task),
   handOver: async (task) => functions.handOver(task),
   readTaskFile: async (task) => functions.readTaskFile(task),
+  emptyTree: async (task) => functions.emptyTree(task),
   removeTree: async (dir, options) => functions.removeTree({ dir, ...options }),
 };

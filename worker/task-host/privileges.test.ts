@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -184,6 +185,46 @@ describe.skipIf(obstacle !== undefined)(
       },
     );
 
+    /** With the rights of the worker. */
+    function callFunction(name: 'removeTree' | 'emptyTree', task: object): unknown {
+      const module = JSON.stringify(new URL('./run-files.ts', import.meta.url));
+      const script = `
+        import { ${name} } from ${module};
+        process.stdout.write(String(${name}(${JSON.stringify(task)})));`;
+      const [program, ...args] = [...workerRights, process.execPath, '--input-type=module', '-e', script];
+      const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+      expect(stderr).toBe('');
+      return stdout === 'true';
+    }
+
+    /** As a task leaves it. */
+    function makeRun(name: string, mode = 0o2770): string {
+      const dir = join(world.dataDir, 'scratch', name);
+      mkdirSync(join(dir, 'tmp'), { recursive: true });
+      writeFileSync(join(dir, 'tmp/file'), '');
+      for (const path of ['tmp/file', 'tmp', '']) chownSync(join(dir, path), uidBase, serviceId);
+      chmodSync(join(dir, 'tmp'), mode);
+      chmodSync(dir, 0o2777);
+      return dir;
+    }
+
+    test('takes the directory of a run back before it is emptied for the next one', () => {
+      const [dir, to] = [makeRun('run'), join(world.dataDir, 'scratch', 'spare')];
+      expect(callFunction('emptyTree', { dir, to })).toBe(true);
+      expect(existsSync(dir)).toBe(false);
+      expect(readdirSync(to)).toEqual([]);
+      const { uid, mode } = statSync(to);
+      expect([uid, mode & 0o777]).toEqual([0, 0o711]);
+      expect(callFunction('removeTree', { dir: to })).toBe(true);
+    });
+
+    test('deletes the directory of a run that it cannot empty', () => {
+      const [dir, to] = [makeRun('run', 0o700), join(world.dataDir, 'scratch', 'spare')];
+      expect(callFunction('emptyTree', { dir, to })).toBe(false);
+      expect(callFunction('removeTree', { dir, deadlineMs: 10_000 })).toBe(true);
+      expect([existsSync(dir), existsSync(to)]).toEqual([false, false]);
+    });
+
     test('deletes what two task hosts of a dead worker closed to each other, one inside of the other', () => {
       const dir = join(world.dataDir, 'scratch', 'closed');
       let path = dir;
@@ -195,12 +236,7 @@ describe.skipIf(obstacle !== undefined)(
         for (const made of [join(path, 'file'), path]) chownSync(made, uid, uid);
         chmodSync(path, 0o700);
       }
-      const script = `
-        import { removeTree } from ${JSON.stringify(new URL('./remove-tree.ts', import.meta.url))};
-        process.stdout.write(String(removeTree({ dir: ${JSON.stringify(dir)} })));`;
-      const [program, ...args] = [...workerRights, process.execPath, '--input-type=module', '-e', script];
-      const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
-      expect([stdout, stderr]).toEqual(['true', '']);
+      expect(callFunction('removeTree', { dir })).toBe(true);
       expect(existsSync(dir)).toBe(false);
     });
 

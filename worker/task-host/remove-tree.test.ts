@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, onTestFinished, test } from 'vitest';
-import { removeTree } from './remove-tree.ts';
+import { emptyTree, removeTree } from './remove-tree.ts';
 
 test('deletes everything in a directory and follows no link out of it', async () => {
   const { dir, outside } = setup();
@@ -36,6 +36,29 @@ test('deletes what is closed to its owner, too deep, or has no name in UTF-8', a
   chmodSync(join(dir, 'shut'), 0);
   expect(removeTree({ dir })).toBe(true);
   expect(existsSync(dir)).toBe(false);
+});
+
+test.runIf(process.platform === 'linux')(
+  'empties a directory, follows no link out of it, and moves it',
+  () => {
+    const { dir, outside } = setup();
+    mkdirSync(join(dir, 'a/b'), { recursive: true });
+    writeFileSync(join(dir, 'a/b/file'), '');
+    symlinkSync(outside, join(dir, 'link'));
+    expect(emptyTree({ dir, to: `${dir}-2` })).toBe(true);
+    expect(existsSync(dir)).toBe(false);
+    expect(readdirSync(`${dir}-2`)).toEqual([]);
+    expect(readdirSync(outside)).toEqual(['precious']);
+  },
+);
+
+test('what cannot be emptied at once is not moved, and is to be removed', () => {
+  const { dir } = setup();
+  mkdirSync(join(dir, ...Array.from({ length: 60 }, () => 'd')), { recursive: true });
+  expect(emptyTree({ dir, to: `${dir}-2` })).toBe(false);
+  expect(existsSync(`${dir}-2`)).toBe(false);
+  expect(removeTree({ dir })).toBe(true);
+  expect(emptyTree({ dir, to: `${dir}-2` })).toBe(false);
 });
 
 test('what is not there is no problem', async () => {

@@ -11,10 +11,13 @@ import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   constants,
+  fchmodSync,
+  fchownSync,
   fstatSync,
   lstatSync,
   opendirSync,
   openSync,
+  renameSync,
   rmdirSync,
   rmSync,
   unlinkSync,
@@ -51,8 +54,43 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
   return isGone(dir);
 }
 
+/** Nearly every run leaves a few files. */
+const emptyMs = 20;
+
+/**
+ * Empties a directory, of which nobody else can move the name, and moves it to `to`. There it is ours, and where its host had
+ * another user id that host can put nothing into it. Never throws.
+ * @returns false when it takes long, or cannot be done: then it is to be removed.
+ */
+export function emptyTree({ dir, to }: { dir: string; to: string }): boolean {
+  if (process.platform !== 'linux') return false;
+  try {
+    takeBack(dir);
+    const until = performance.now() + emptyMs;
+    if (walk(dir, until, true).size > 0 || performance.now() > until) return false;
+    renameSync(dir, to);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Before it is emptied: afterwards nothing must come into it. */
+function takeBack(dir: string): void {
+  const fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    const [uid, gid] = [process.getuid?.(), process.getgid?.()];
+    if (uid === undefined || gid === undefined || fstatSync(fd).uid === uid) return;
+    fchownSync(fd, uid, gid);
+    // Its user may still have to pass through to what only it can delete.
+    fchmodSync(fd, 0o711);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** @returns path → owner of the topmost directories of an owner under which something could not be deleted. */
-function walk(dir: string, until: number): Map<string, number> {
+function walk(dir: string, until: number, keepsTop = false): Map<string, number> {
   const stuck = new Map<string, number>();
 
   /** `path` starts at a descriptor, `name` is the same directory's path for whoever comes after us. */
@@ -74,6 +112,7 @@ function walk(dir: string, until: number): Map<string, number> {
     } finally {
       if (fd !== undefined) closeSync(fd);
     }
+    if (keepsTop && depth === 0) return;
     try {
       rmdirSync(path);
     } catch {
@@ -112,10 +151,10 @@ function ownerOf(path: string): number | undefined {
 
 function isGone(path: string): boolean {
   try {
-    lstatSync(path);
+    // An error costs more than all of it.
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
     return false;
-  } catch (err) {
-    return err instanceof Error && 'code' in err && err.code === 'ENOENT';
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
@@ -37,4 +37,16 @@ test('inputs are linked into the directory of a run, and those that cannot be ar
   expect(readFileSync(join(dir, 'a'), 'utf8')).toBe('bytes');
   expect(statSync(dir).mode & 0o7777).toBe(0o2770);
   expect(() => prepareRun({ dir, inputs })).toThrow('EEXIST');
+});
+
+test('a spare directory becomes the one of the run, and where it is gone a new one is made', () => {
+  const parent = mkdtempSync(join(realpathSync(tmpdir()), 'files-'));
+  onTestFinished(() => rmSync(parent, { recursive: true }));
+  const spare = join(parent, 'spare-1');
+  mkdirSync(spare, { mode: 0o711 });
+  const { ino } = statSync(spare);
+  expect(prepareRun({ dir: join(parent, 'run-1'), spare, inputs: [] })).toEqual([]);
+  expect(statSync(join(parent, 'run-1'))).toMatchObject({ ino });
+  expect(prepareRun({ dir: join(parent, 'run-2'), spare, inputs: [] })).toEqual([]);
+  for (const run of ['run-1', 'run-2']) expect(statSync(join(parent, run)).mode & 0o7777).toBe(0o2770);
 });

@@ -2,15 +2,17 @@
  * What the worker does in the directory of a run before and after its handler. All of it blocks: it runs in a thread
  * (worker/disk.ts). The directories and who owns them are in scratch.ts.
  */
-import { chmodSync, chownSync, closeSync, linkSync, mkdirSync, readSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, linkSync, mkdirSync, readSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { openPlainFile } from '#shared/disk/open-plain-file.ts';
 
-export { removeTree } from './remove-tree.ts';
+export { emptyTree, removeTree } from './remove-tree.ts';
 
 export interface NewRun {
   /** Of the run; there is none yet. */
   readonly dir: string;
+  /** An empty directory (`emptyTree`) that becomes the one of the run. */
+  readonly spare?: string | undefined;
   readonly inputs: readonly {
     readonly id: string;
     /** Where its bytes can be linked from; undefined where they cannot. */
@@ -22,11 +24,20 @@ export interface NewRun {
  * Makes the directory of a run with its inputs as hard links. It is ours until it is handed over.
  * @returns the ids of those that could not be linked (another file system, too many links, no such file).
  */
-export function prepareRun({ dir, inputs }: NewRun): string[] {
-  mkdirSync(dir, { mode: 0o700 });
+export function prepareRun({ dir, spare, inputs }: NewRun): string[] {
+  if (spare === undefined || !isMoved(spare, dir)) mkdirSync(dir, { mode: 0o700 });
   // Before it is another user's directory: changing it would need a right we gave up.
   chmodSync(dir, 0o2770);
   return inputs.filter((input) => !isLinked(input.source, join(dir, input.id))).map((input) => input.id);
+}
+
+function isMoved(from: string, to: string): boolean {
+  try {
+    renameSync(from, to);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Why not is for the storage to say, which is asked for the file next. */
