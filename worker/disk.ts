@@ -38,7 +38,7 @@ export function createDisk(threads: DiskThreads): Disk {
     prepareRun: (task) => call('prepareRun', task),
     handOver: (task) => call('handOver', task),
     readTaskFile: (task) => call('readTaskFile', task),
-    emptyTree: (task) => call('emptyTree', task).catch(() => false),
+    emptyTree: (task) => inTurn(() => call('emptyTree', task).catch(() => false)),
     removeTree: (dir, options) =>
       // The threads are gone when the worker has ended; what is left then is the janitor's.
       inTurn(() => call('removeTree', { dir, ...options }).catch(() => false)),

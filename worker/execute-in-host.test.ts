@@ -11,6 +11,7 @@ import { waitFor } from '#test/support/wait-for.ts';
 import { createPrepareInHost } from './execute-in-host.ts';
 import type { Prepare } from './run-job.ts';
 import type { TaskHost } from './task-host/host.ts';
+import type { NewRun } from './task-host/run-files.ts';
 
 test('inputs that cannot be linked are copied before the host gets them', async () => {
   const { storage, root, run, received } = start();
@@ -42,7 +43,24 @@ test('a directory that could not be removed in time is removed when its host is 
   expect(existsSync(join(root, 'run-1'))).toBe(false);
 });
 
-function start() {
+test('the directory of a run becomes that of the next one of its tenant, and of no other', async () => {
+  const { run, prepared } = start();
+  for (const tenantId of ['a', 'b', 'a']) await run([], { tenantId });
+  expect(prepared.map(({ spare }) => spare !== undefined)).toEqual([
+    false,
+    false,
+    process.platform === 'linux',
+  ]);
+});
+
+test('the directory of a run that was handed over to another user is removed', async () => {
+  const { root, run, prepared } = start({ uid: process.getuid?.() });
+  for (const tenantId of ['a', 'a']) await run([], { tenantId });
+  expect(prepared.map(({ spare }) => spare)).toEqual([undefined, undefined]);
+  expect(existsSync(join(root, 'run-1'))).toBe(false);
+});
+
+function start({ uid }: { uid?: number | undefined } = {}) {
   const root = mkdtempSync(join(realpathSync(tmpdir()), 'execute-'));
   onTestFinished(() => rmSync(root, { recursive: true }));
   const linkable = createFsStorage({ dir: join(root, 'files') });
@@ -59,12 +77,13 @@ function start() {
     },
   };
   const received: string[] = [];
+  const prepared: NewRun[] = [];
   const exited = Promise.withResolvers<void>();
   /** It cannot be removed while its host lives. */
   let isBlocked = false;
   const host = {
     exited: exited.promise,
-    uid: undefined,
+    uid,
     run: async (message: { files: { path: string }[] }) => {
       received.push(...message.files.map((file) => readFileSync(file.path, 'utf8')));
       return { type: 'returned' };
@@ -84,24 +103,24 @@ function start() {
     outputStore: { limits: {} } as never,
     disk: {
       ...blockingDisk,
+      prepareRun(task) {
+        prepared.push(task);
+        return blockingDisk.prepareRun(task);
+      },
       emptyTree: async (task) => !isBlocked && blockingDisk.emptyTree(task),
       removeTree: async (path, limits) => !isBlocked && blockingDisk.removeTree(path, limits),
     },
     dir: root,
   });
-  const prepareRun = (files: { id: string; sha256: string }[]) =>
+  const prepareRun = (files: { id: string; sha256: string }[], { tenantId = 'default' } = {}) =>
     prepare(
-      ...([
-        { files, tenantId: 'default' },
-        { definition: {} },
-        { name: 'run-1' },
-      ] as unknown as Parameters<Prepare>),
+      ...([{ files, tenantId }, { definition: {} }, { name: 'run-1' }] as unknown as Parameters<Prepare>),
     );
-  const run = async (files: { id: string; sha256: string }[]) => {
-    const execution = await prepareRun(files).execute({} as never);
+  const run = async (...given: Parameters<typeof prepareRun>) => {
+    const execution = await prepareRun(...given).execute({} as never);
     await execution.dispose();
   };
-  return { storage, root, prepareRun, run, received, blockRemoval: () => void (isBlocked = true) };
+  return { storage, root, prepareRun, run, received, prepared, blockRemoval: () => void (isBlocked = true) };
 }
 
 async function store(storage: Storage, text: string, id = uuidv7()) {

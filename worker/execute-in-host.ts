@@ -54,10 +54,8 @@ export function createPrepareInHost(options: {
         });
         const cleared = Promise.withResolvers<void>();
         const clear = async () => {
-          const isCleared =
-            (await spareDirs.keep(dir, job.tenantId)) ||
-            (await disk.removeTree(dir, { deadlineMs: clearMs }));
-          if (!isCleared) {
+          const isKept = host.uid === undefined && (await spareDirs.keep(dir, job.tenantId));
+          if (!isKept && !(await disk.removeTree(dir, { deadlineMs: clearMs }))) {
             // A host that still writes although its run has ended is not to be trusted with another one. When it is gone, nobody
             // adds to the directory any more; its user id is another host's only after that.
             pool.retire(host);

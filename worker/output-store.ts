@@ -101,17 +101,17 @@ export function createOutputStore(options: {
       throw new AppError('task-output', 'The job was taken over by another run.');
     const stored: StoredOutput[] = [];
     try {
-      for (const file of declared) {
+      for (const file of files) {
         const put = storage
           .putFile(file.id, join(outDir, file.id), { sizeBytesMax: limits.outputFileBytesMax, signal })
           .catch((err: unknown) => {
             if (!(err instanceof SourceFileError)) throw err;
             throw new AppError(
               'task-output',
-              `The output file "${cleanName(file.name)}" cannot be taken: ${describeOpenError(err.cause)}.`,
+              `The output file "${file.name}" cannot be taken: ${describeOpenError(err.cause)}.`,
             );
           });
-        stored.push({ id: file.id, ...(await put) });
+        stored.push({ ...file, ...(await put) });
       }
       return stored;
     } catch (err) {

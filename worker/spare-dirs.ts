@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import type { Disk } from './disk.ts';
 
 /**
- * Directories of runs that have ended, emptied, for the next runs of the same tenants: making a directory and deleting it is more
- * work for a file system than all that is done in it for a short run. Never for another tenant: a process that was left behind may have one
- * open.
+ * Directories of runs that have ended, emptied, for the next runs of the same tenants: to make a directory and delete it is much of
+ * what a short run costs the file system. Only those that were never another user's (`emptyTree`); and never for another tenant, since a
+ * process that was left behind may have one open.
  */
 export interface SpareDirs {
   /** @returns the path of an empty directory, which is the caller's now; undefined when there is none. */

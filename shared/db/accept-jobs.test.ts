@@ -187,8 +187,30 @@ test('output files are announced only by the run that owns the job, and become v
   );
   expect(await createAnnounceFiles(db).add({ run, files: [file] })).toBe(true);
   expect(await findFile(db, 'default', file.id)).toBeUndefined();
-  await createSettleRuns(db).add(end(run, { outputs: [{ id: file.id, sizeBytes: 5, sha256 }] }));
+  await createSettleRuns(db).add(end(run, { outputs: [{ ...file, sizeBytes: 5, sha256 }] }));
   expect(await listFilesOfJob(db, 'default', run.jobId)).toMatchObject([{ id: file.id, size_bytes: 5 }]);
+});
+
+test('the result of a run has its files also when Postgres forgot their announcement in a crash', async () => {
+  const run = await acceptAndClaim(newJob());
+  const ids = [uuidv7(), uuidv7()].toSorted();
+  const files = ids.map((id, number) => ({ id, name: `${number}.txt`, mediaType: 'text/plain' }));
+  expect(await createAnnounceFiles(db).add({ run, files })).toBe(true);
+  await db.query(`DELETE FROM files WHERE name = '1.txt'`);
+  const outputs = files.map((file) => ({ ...file, sizeBytes: 5, sha256 }));
+  expect(await createSettleRuns(db).add(end(run, { outputs }))).toBe('succeeded');
+  expect(await listFilesOfJob(db, 'default', run.jobId)).toMatchObject(
+    files.map(({ id, name }) => ({ id, name, media_type: 'text/plain', size_bytes: 5, sha256 })),
+  );
+});
+
+test('a file of another job does not become an output of the run that names it', async () => {
+  const [run, other] = [await acceptAndClaim(newJob()), await acceptAndClaim(newJob())];
+  const file = { id: uuidv7(), name: 'theirs.txt', mediaType: 'text/plain' };
+  expect(await createAnnounceFiles(db).add({ run: other, files: [file] })).toBe(true);
+  await createSettleRuns(db).add(end(run, { outputs: [{ ...file, sizeBytes: 5, sha256 }] }));
+  expect(await listFilesOfJob(db, 'default', run.jobId)).toEqual([]);
+  expect(await findFile(db, 'default', file.id)).toBeUndefined();
 });
 
 test('of runs that announce their files at the same moment, one that owns nothing or names a file that is there fails alone', async () => {

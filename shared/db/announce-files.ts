@@ -28,7 +28,8 @@ export function createAnnounceFiles(db: Db): AnnounceFiles {
   });
 }
 
-// Forgotten by Postgres, the bytes have no row, and are swept like all such; the commit of the run keeps this one, too.
+// Where Postgres forgets it in a crash, the bytes have no row, and are swept like all such, unless their run goes on: its commit writes the
+// row anew (settle-runs.ts).
 const announceSql = `
 WITH ${unsynced}
 INSERT INTO files (id, tenant_id, state, name, media_type, job_id)

@@ -69,7 +69,7 @@ test('what every job and every second costs is found by an index, also when the 
     ...run,
     settlement: succeeded,
     result: null,
-    outputs: [{ id: file.id, sizeBytes: 1, sha256: '00'.repeat(32) }],
+    outputs: [{ ...file, sizeBytes: 1, sha256: '00'.repeat(32) }],
   });
   expect(settled).toBe('succeeded');
   await completeBatches(db, [uuidv7()]);

@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { emptyTree, removeTree } from './remove-tree.ts';
 
 test('deletes everything in a directory and follows no link out of it', async () => {
@@ -58,7 +58,25 @@ test('what cannot be emptied at once is not moved, and is to be removed', () => 
   expect(emptyTree({ dir, to: `${dir}-2` })).toBe(false);
   expect(existsSync(`${dir}-2`)).toBe(false);
   expect(removeTree({ dir })).toBe(true);
+  expect(emptyTree({ dir, to: `${dir}-2` }), 'nothing is there').toBe(false);
+});
+
+test('a directory that has had many names is not kept', () => {
+  const { dir } = setup();
+  const names = Array.from({ length: 500 }, (_, number) => join(dir, String(number).padStart(200, '0')));
+  for (const name of names) writeFileSync(name, '');
+  for (const name of names) rmSync(name);
   expect(emptyTree({ dir, to: `${dir}-2` })).toBe(false);
+});
+
+test('one that has more in it than can be deleted in a moment is not kept', () => {
+  const { dir } = setup();
+  let nowMs = 0;
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => (nowMs += 15));
+  onTestFinished(() => clock.mockRestore());
+  for (let i = 0; i < 5; i += 1) writeFileSync(join(dir, String(i)), '');
+  expect(emptyTree({ dir, to: `${dir}-2` })).toBe(false);
+  expect(readdirSync(dir).length).toBeGreaterThan(0);
 });
 
 test('what is not there is no problem', async () => {

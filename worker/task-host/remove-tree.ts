@@ -11,8 +11,6 @@ import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   constants,
-  fchmodSync,
-  fchownSync,
   fstatSync,
   lstatSync,
   opendirSync,
@@ -56,18 +54,21 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
 
 /** Nearly every run leaves a few files. */
 const emptyMs = 20;
+/** A directory never becomes smaller, however many names it had. */
+const directoryBytesMax = 64 * 1024;
 
 /**
- * Empties a directory, of which nobody else can move the name, and moves it to `to`. There it is ours, and where its host had
- * another user id that host can put nothing into it. Never throws.
- * @returns false when it takes long, or cannot be done: then it is to be removed.
+ * Empties a directory that is ours, of which nobody else can move the name, and moves it to `to`. Never throws.
+ * @returns false when that takes long, or cannot be done, or when it is another user's: what an owner can do to a directory (access
+ *   control lists, flags, open descriptors) stays with it. Then it is to be removed.
  */
 export function emptyTree({ dir, to }: { dir: string; to: string }): boolean {
   if (process.platform !== 'linux') return false;
   try {
-    takeBack(dir);
-    const until = performance.now() + emptyMs;
-    if (walk(dir, until, true).size > 0 || performance.now() > until) return false;
+    const { uid, size } = lstatSync(dir);
+    if (uid !== process.getuid?.() || size > directoryBytesMax) return false;
+    walk(dir, performance.now() + emptyMs, true);
+    if (!isEmpty(dir)) return false;
     renameSync(dir, to);
     return true;
   } catch {
@@ -75,17 +76,12 @@ export function emptyTree({ dir, to }: { dir: string; to: string }): boolean {
   }
 }
 
-/** Before it is emptied: afterwards nothing must come into it. */
-function takeBack(dir: string): void {
-  const fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+function isEmpty(dir: string): boolean {
+  const entries = opendirSync(dir);
   try {
-    const [uid, gid] = [process.getuid?.(), process.getgid?.()];
-    if (uid === undefined || gid === undefined || fstatSync(fd).uid === uid) return;
-    fchownSync(fd, uid, gid);
-    // Its user may still have to pass through to what only it can delete.
-    fchmodSync(fd, 0o711);
+    return entries.readSync() === null;
   } finally {
-    closeSync(fd);
+    entries.closeSync();
   }
 }
 

@@ -7,11 +7,11 @@
  *       <host>/                0711
  *         home/                2770  the host's own: HOME, TMPDIR and working directory
  *       runs/                  0711
- *         <run>/               2770  one run: ours while it is prepared, its host's once it begins; ours again, and emptied, when it has ended
+ *         <run>/               2770  one run: ours while it is prepared, its host's once it begins; gone when it has ended
  *           <id>                     input files (not the host's, so it cannot write to them) and output files
  *           tmp/                     the handler's scratchDir
  *           result.json              only when it is too long for a message
- *         spare-<n>/               0711  empty: the next run of the same tenant makes it its own (spare-dirs.ts)
+ *         spare-<n>/                     empty: becomes the next run's of the same tenant (spare-dirs.ts)
  *
  * With privilege separation the worker has no right over files of the hosts' users but through its group (hence setgid
  * directories and the hosts' umask of 007), and CAP_CHOWN for what a tool made private.
