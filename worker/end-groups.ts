@@ -17,6 +17,8 @@ export interface EndGroups {
 
 /** Most runs that end together. */
 export const endGroupMax = 8;
+/** Groups of a queue that may be ending: one gathers, one is stored; and now and then a disk stands still for a tenth of a second. */
+export const endingGroupsMax = 3;
 /** How long the first of a group waits for the last, in ms, and how long a line is remembered. */
 const gatherMs = 100;
 

@@ -31,7 +31,7 @@ import { createAdmitted } from './admitted.ts';
 import { createBacklogGate } from './backlog-gate.ts';
 import { createBulkSteps } from './bulk-step.ts';
 import { createDisk } from './disk.ts';
-import { endGroupMax } from './end-groups.ts';
+import { endGroupMax, endingGroupsMax } from './end-groups.ts';
 import { createEachSteps } from './each-step.ts';
 import { createPrepareInHost } from './execute-in-host.ts';
 import { createExecuteInline } from './execute-inline.ts';
@@ -256,7 +256,10 @@ const runJob = createRunJob({
   outputStore,
   signals,
   onFeedable: () => feeder.wake(),
-  endingMax: Object.values(slots.perQueue).reduce((sum, count) => sum + count + endGroupMax, 0),
+  endingMax: Object.values(slots.perQueue).reduce(
+    (sum, count) => sum + count + endingGroupsMax * endGroupMax,
+    0,
+  ),
   onBatchJobEnded: (batchId) => batchKeeper.note(batchId),
   onItemEnded: (eachId) => itemKeeper.note(eachId),
   log,
