@@ -3,7 +3,7 @@
  * it only decides how soon a delivery whose worker died before claiming is offered again. So a BullMQ job could end as soon as its
  * deliveries are claimed. But BullMQ fetches the next one in the call that ends this one: it stays open until we want another, which is
  * when there is a slot for it. What is fetched without one would wait here while another worker is idle. Only where runs end
- * quickly (`claimsAhead`) is it fetched a little earlier, when none stands in line any more.
+ * quickly (`claimsAhead`) is it fetched a little earlier, when the line is nearly over (`keepAhead` of the slot gate).
  *
  * The watchdog: a worker can stop taking jobs without an error (half-open connections, bugs of reconnecting). If Redis
  * holds deliveries, we have a free slot and took nothing for 10 s, the BullMQ worker is rebuilt on new
@@ -59,7 +59,7 @@ export function createConsumer(options: {
   work: (delivery: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) => Promise<void>;
   /**
    * A bundle is claimed whole when there is a slot for its first delivery, or will be in a moment; what has none stands in line for the
-   * next ones. The next bundle is fetched when the line has ended. Their jobs seem to run before they do, so it is nothing for those
+   * next ones. The next bundle is fetched when the line is nearly over. Their jobs seem to run before they do, so it is nothing for those
    * that must not run again after a crash. Default false.
    */
   claimsAhead?: boolean;

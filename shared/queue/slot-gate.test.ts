@@ -100,6 +100,29 @@ test('who keeps ahead need not wait for room when the line ends because somebody
   gate.leave();
 });
 
+test('of two slots one is kept ahead while one still waits in line, and no second one meanwhile', async () => {
+  const gate = createSlotGate(2, 0);
+  await Promise.all([gate.enter(never), gate.enter(never)]);
+  for (let count = 0; count < 3; count += 1) void gate.enter(never);
+  const ahead = [watch(gate.keepAhead()), watch(gate.keepAhead())];
+  const kept = () => ahead.filter(({ isOver }) => isOver()).length;
+  gate.leave();
+  await soon();
+  expect(kept(), 'two still wait').toBe(0);
+  gate.leave();
+  await soon();
+  expect(kept(), 'one still waits').toBe(1);
+  gate.leave();
+  await soon();
+  expect(kept(), 'what is fetched has not come yet').toBe(1);
+  gate.release();
+  const inLine = gate.enter(never);
+  gate.leave();
+  await inLine;
+  await soon();
+  expect(kept()).toBe(2);
+});
+
 test('giving up ends all waiting, and keepOnly forgets what was kept', async () => {
   const gate = createSlotGate(1, 0);
   await gate.enter(never);

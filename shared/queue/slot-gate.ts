@@ -13,7 +13,10 @@ export interface SlotGate {
   leave(): void;
   /** Resolves when a slot is neither taken nor kept, and keeps it. */
   keep(): Promise<void>;
-  /** The same, or as soon as somebody leaves and the last of those that wait has that slot: the next one is for what is fetched now. */
+  /**
+   * The same, or as soon as somebody leaves and no more wait than half of the slots, and none is kept: the next slots but those are for what
+   * is fetched now.
+   */
   keepAhead(): Promise<void>;
   /** Keeps one although there may be none: a fetch that does not wait. */
   keepAnyway(): void;
@@ -27,6 +30,8 @@ export interface SlotGate {
 
 /** @param kept slots that are kept from the beginning, also more than there are. */
 export function createSlotGate(size: number, kept: number): SlotGate {
+  /** So many slots are given again while the next bundle is fetched and claimed. */
+  const lineMin = Math.floor(size / 2);
   let busy = 0;
   const entering = new Set<(isFree: boolean) => void>();
   let keeping: { resolve: () => void; isAhead: boolean }[] = [];
@@ -78,7 +83,7 @@ export function createSlotGate(size: number, kept: number): SlotGate {
         wakeKeeping();
       } else {
         next(true);
-        if (entering.size === 0) wakeAhead();
+        if (entering.size <= lineMin && kept === 0) wakeAhead();
       }
     },
     keep: () => keep(false),
