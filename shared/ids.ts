@@ -26,7 +26,7 @@ const countMax = 0xfff;
 let random = '';
 let used = 0;
 
-/** @returns where in `random` 20 digits begin: 3 for the version's group (and one to spare), 4 with the variant, 12. */
+/** @returns where in `random` 20 digits begin: 3 for where a count begins (and one to spare), 4 with the variant, 12. */
 function takeRandom(): number {
   if (used === random.length) {
     const bytes = randomBytes(idBytes * 256);

@@ -10,7 +10,7 @@ export interface Disk {
   /** Never rejects. @returns false when it is to be removed. */
   emptyTree(task: { dir: string; to: string }): Promise<boolean>;
   /** Never rejects. @returns whether it is gone. */
-  removeTree(dir: string, options?: { deadlineMs?: number }): Promise<boolean>;
+  removeTree(dir: string, options?: { deadlineMs?: number; isAbandoned?: boolean }): Promise<boolean>;
 }
 
 /** Of the threads of shared/disk/disk-threads.ts. */

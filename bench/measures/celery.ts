@@ -115,7 +115,8 @@ async function drainCelery(
       '--without-gossip',
       '--without-mingle',
     ],
-    { cwd: directory, env: celeryEnv(world), stdio: 'ignore' },
+    // A group of its own, with the processes of its pool.
+    { cwd: directory, env: celeryEnv(world), stdio: 'ignore', detached: true },
   );
   const ended = once(worker, 'exit');
   try {
@@ -133,7 +134,8 @@ async function drainCelery(
       return ((total - startCount) / ((await reached(total)) - startMs)) * 1_000;
     });
   } finally {
-    worker.kill('SIGTERM');
+    // All is counted, and told to end in order it may wait for ever for a process of its pool.
+    if (worker.pid !== undefined) process.kill(-worker.pid, 'SIGKILL');
     await ended;
   }
 }

@@ -10,7 +10,7 @@
  * for the database and the database for this process. In two, one is worked on here while the other one is there.
  *
  * How a flush may fail, and what each of its items is told:
- * - a data error (SQLSTATE 22, 23): one bad row must fail alone, so the group is halved until it stands by itself;
+ * - a data error (SQLSTATE 21 to 23): one bad row must fail alone, so the group is halved until it stands by itself;
  * - too large for one string or one statement (54): halved as well;
  * - a deadlock or the like (40): rolled back whole, tried again up to three times;
  * - a lost connection: nobody knows whether it was committed, so each item is asked for by `recover`.

@@ -158,9 +158,9 @@ export function sqlState(err: unknown): string | undefined {
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
-/** SQLSTATE classes 22 and 23: the data of a row is at fault, another try gives the same answer. */
+/** SQLSTATE classes 21 to 23: the data of a row, or of two together, is at fault; another try gives the same answer. */
 export function isDataError(err: unknown): boolean {
-  return /^2[23]/.test(sqlState(err) ?? '');
+  return /^2[123]/.test(sqlState(err) ?? '');
 }
 
 /** Class 40 (deadlock, serialization) and lock_timeout (55P03): the transaction was rolled back and may be tried again. */

@@ -54,7 +54,8 @@ function keyOf({ jobId, fence }: { jobId: string; fence: number }): string {
 // `old` gives what the update takes away. A cancel that arrived after the worker decided to run the job again still
 // ends it: `j` is the row as it is when the lock is held. `IS TRUE` keeps the planner from reading all active jobs for each of the
 // group instead. Output files are rare, and a statement without that part
-// costs a fifth less. Announcements are not synced: of those that Postgres forgot in a crash the row is written anew, since the run goes on.
+// costs a fifth less. Announcements are not synced: of those that Postgres forgot in a crash the row is written anew, since the run goes on
+// (within the hour after which bytes without a row are swept).
 const settleSql = ({ withOutputs }: { withOutputs: boolean }) => `
 WITH ended AS (
   UPDATE jobs j SET

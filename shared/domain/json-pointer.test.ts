@@ -22,5 +22,6 @@ test('a reference is resolved in its own document, and nowhere else', () => {
   expect(resolveRef(schema, '#/$defs/')).toEqual({ type: 'null' });
   expect(resolveRef(schema, '#/$defs/c')).toBeUndefined();
   expect(resolveRef(schema, '#/$defs/constructor')).toBeUndefined();
+  expect(resolveRef(schema, '#anchor')).toBeUndefined();
   expect(resolveRef(schema, 'https://example.com/#/$defs/a~1b')).toBeUndefined();
 });

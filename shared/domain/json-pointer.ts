@@ -18,7 +18,7 @@ export function toPath(pointer: string): string[] {
  * @returns undefined when there is nothing, or when it refers to another document.
  */
 export function resolveRef(root: unknown, ref: string): unknown {
-  if (!ref.startsWith('#')) return undefined;
+  if (ref !== '#' && !ref.startsWith('#/')) return undefined;
   let node = root;
   for (const part of toPath(ref.slice(1))) {
     if (typeof node !== 'object' || node === null || !Object.hasOwn(node, part)) return undefined;

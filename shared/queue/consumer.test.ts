@@ -334,7 +334,7 @@ test('what was claimed and has no slot for a while is told so, and takes none', 
   await waitFor(() => (runs.running() === 2 ? true : undefined), { what: 'two more runs' });
 });
 
-test('the next bundle is claimed when the line has ended, while the slot is taken: if runs end quickly', async () => {
+test('with one slot the next bundle is claimed when the line has ended, while the slot is taken: if runs end quickly', async () => {
   const { start, add, listed } = await setup();
   const runs = createRuns();
   const consumer = start(1, runs, {}, { claimsAhead: true, holdMs: 60_000 });

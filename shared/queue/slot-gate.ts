@@ -31,7 +31,7 @@ export interface SlotGate {
 /** @param kept slots that are kept from the beginning, also more than there are. */
 export function createSlotGate(size: number, kept: number): SlotGate {
   /** So many slots are given again while the next bundle is fetched and claimed. */
-  const lineMin = Math.floor(size / 2);
+  const shortLine = Math.floor(size / 2);
   let busy = 0;
   const entering = new Set<(isFree: boolean) => void>();
   let keeping: { resolve: () => void; isAhead: boolean }[] = [];
@@ -83,7 +83,7 @@ export function createSlotGate(size: number, kept: number): SlotGate {
         wakeKeeping();
       } else {
         next(true);
-        if (entering.size <= lineMin && kept === 0) wakeAhead();
+        if (entering.size <= shortLine && kept === 0) wakeAhead();
       }
     },
     keep: () => keep(false),

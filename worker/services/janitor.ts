@@ -127,7 +127,7 @@ export function createJanitor(options: {
         () => 0,
       );
       if (live.has(name) || age < ageMs) continue;
-      await disk.removeTree(path);
+      await disk.removeTree(path, { isAbandoned: true });
       deleted += 1;
     }
     return deleted;

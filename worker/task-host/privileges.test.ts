@@ -4,9 +4,11 @@ import {
   chmodSync,
   chownSync,
   existsSync,
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -206,6 +208,18 @@ describe.skipIf(obstacle !== undefined)(
       expect(callFunction('removeTree', { dir: to })).toBe(true);
     });
 
+    test('what one task host closed is not opened to others while it is deleted', () => {
+      const [dir, kept] = [join(world.dataDir, 'scratch/shut'), join(world.dataDir, 'kept')];
+      mkdirSync(dir);
+      writeFileSync(kept, '');
+      linkSync(kept, join(dir, 'file'));
+      chmodSync(kept, 0o640);
+      chmodSync(dir, 0);
+      for (const path of [kept, dir]) chownSync(path, uidBase, uidBase);
+      expect(callFunction('removeTree', { dir, isAbandoned: true })).toBe(true);
+      expect(statSync(kept).mode & 0o777).toBe(0o640);
+    });
+
     test('deletes what two task hosts of a dead worker closed to each other, one inside of the other', () => {
       const dir = join(world.dataDir, 'scratch', 'closed');
       let path = dir;
@@ -217,7 +231,8 @@ describe.skipIf(obstacle !== undefined)(
         for (const made of [join(path, 'file'), path]) chownSync(made, uid, uid);
         chmodSync(path, 0o700);
       }
-      expect(callFunction('removeTree', { dir })).toBe(true);
+      expect(callFunction('removeTree', { dir }), 'while others may run').toBe(false);
+      expect(callFunction('removeTree', { dir, isAbandoned: true })).toBe(true);
       expect(existsSync(dir)).toBe(false);
     });
 

@@ -3,6 +3,7 @@
  * host's side runs untrusted bytes, so the worker limits the length of a line, checks the shape of every message,
  * and reads a long result from a file whose size it has looked at.
  */
+import { isStorable } from '#shared/domain/text.ts';
 import { isUuid } from '#shared/ids.ts';
 import type { OutputLimits } from '#shared/tasks/task-context.ts';
 import { z } from 'zod';
@@ -47,7 +48,7 @@ export type ThrownKind = z.infer<typeof thrownKind>;
 export const outputFile = z.object({
   id: z.string().refine(isUuid),
   name: z.string().min(1).max(1_000),
-  mediaType: z.string().min(1).max(255),
+  mediaType: z.string().min(1).max(255).refine(isStorable, 'it has a NUL character or half a surrogate pair'),
 });
 
 export type OutputDeclaration = z.infer<typeof outputFile>;

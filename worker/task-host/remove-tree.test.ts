@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -61,11 +62,12 @@ test('what cannot be emptied at once is not moved, and is to be removed', () => 
   expect(emptyTree({ dir, to: `${dir}-2` }), 'nothing is there').toBe(false);
 });
 
-test('a directory that has had many names is not kept', () => {
+test.runIf(process.platform === 'linux')('a directory that has had many names is not kept', (ctx) => {
   const { dir } = setup();
   const names = Array.from({ length: 500 }, (_, number) => join(dir, String(number).padStart(200, '0')));
   for (const name of names) writeFileSync(name, '');
   for (const name of names) rmSync(name);
+  if (statSync(dir).size <= 64 * 1024) ctx.skip('directories of this file system become smaller again');
   expect(emptyTree({ dir, to: `${dir}-2` })).toBe(false);
 });
 

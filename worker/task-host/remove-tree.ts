@@ -4,8 +4,8 @@
  * descriptor of a directory that was opened without following links (`/proc/self/fd/<n>/<name>` is what openat(2)
  * does). What cannot be deleted so (directories closed even to their owner, trees too deep, names that are not UTF-8)
  * is deleted by its owner, with the rights of the host and no more. Two hosts of one tenant may have put directories into one
- * another: then each owner in turn opens what is its own to everyone, so that the next one gets at what is inside; not before
- * the hosts are gone. All of it blocks: it runs in a thread (worker/disk.ts).
+ * another: what is left when all hosts of a worker are gone is opened to everyone by each of its owners in turn, so that the next one gets at
+ * what is inside. All of it blocks: it runs in a thread (worker/disk.ts).
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -31,10 +31,20 @@ const turnsMax = 8;
 /**
  * Deletes a tree, or what is there of it. Never throws.
  * @param task.deadlineMs gives up after this long: a host that still runs can make files faster than they are deleted.
- *   Default: never, and what its owner cannot delete is opened to everyone: nobody may run any more who is to be kept from it.
+ *   Default: never.
+ * @param task.isAbandoned nobody runs any more who is to be kept from what its owner cannot delete: it may be opened to everyone.
+ *   Default false.
  * @returns whether it is gone.
  */
-export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadlineMs?: number }): boolean {
+export function removeTree({
+  dir,
+  deadlineMs = Infinity,
+  isAbandoned = false,
+}: {
+  dir: string;
+  deadlineMs?: number;
+  isAbandoned?: boolean;
+}): boolean {
   if (process.platform !== 'linux') {
     try {
       rmSync(dir, { recursive: true, force: true });
@@ -44,9 +54,12 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
     }
   }
   const until = performance.now() + deadlineMs;
-  const turns = Number.isFinite(until) ? 1 : turnsMax;
+  const turns = isAbandoned ? turnsMax : 1;
   for (let turn = 0, stuck = walk(dir, until); turn < turns && stuck.size > 0; turn += 1) {
-    for (const [path, uid] of stuck) removeAs(uid, path, until);
+    // What its owner can delete by itself is never open to others.
+    const opensTo = turn === 0 ? 'u' : 'a';
+    const tried = [...stuck].map(([path, uid]) => removeAs(uid, { path, until, opensTo }));
+    if (!tried.some(Boolean)) break;
     stuck = walk(dir, until);
   }
   return isGone(dir);
@@ -54,13 +67,13 @@ export function removeTree({ dir, deadlineMs = Infinity }: { dir: string; deadli
 
 /** Nearly every run leaves a few files. */
 const emptyMs = 20;
-/** A directory never becomes smaller, however many names it had. */
+/** On some file systems (ext4) a directory never becomes smaller, however many names it had. */
 const directoryBytesMax = 64 * 1024;
 
 /**
- * Empties a directory that is ours, of which nobody else can move the name, and moves it to `to`. Never throws.
+ * Empties a directory that is ours and moves it to `to`. Never throws.
  * @returns false when that takes long, or cannot be done, or when it is another user's: what an owner can do to a directory (access
- *   control lists, flags, open descriptors) stays with it. Then it is to be removed.
+ *   control lists, flags, open descriptors) stays with it. Where hosts have our user they could do the same to any. Then it is to be removed.
  */
 export function emptyTree({ dir, to }: { dir: string; to: string }): boolean {
   if (process.platform !== 'linux') return false;
@@ -154,19 +167,27 @@ function isGone(path: string): boolean {
   }
 }
 
-/** Without an environment: what runs as the host's user can be read by the host. */
-function removeAs(uid: number, dir: string, until: number): void {
+/**
+ * Without an environment: what runs as the host's user can be read by the host.
+ * @returns whether it was tried: there may be no time any more, or no right to be that user.
+ */
+function removeAs(
+  uid: number,
+  { path, until, opensTo }: { path: string; until: number; opensTo: 'u' | 'a' },
+): boolean {
   const me = process.getuid?.();
   const timeout = Math.ceil(until - performance.now());
-  if (timeout <= 0 || (me !== 0 && me !== uid)) return;
-  const who = Number.isFinite(timeout) ? 'u' : 'a';
+  if (timeout <= 0 || (me !== 0 && me !== uid)) return false;
+  // Nobody else's turn comes after ours; and stored files, which inputs are links to, are ours as well.
+  const who = me === uid ? 'u' : opensTo;
   // chmod follows a link that was put in its way: nothing that root should do. rm does not.
   const script =
     uid === 0 ? 'rm -rf -- "$1"' : `rm -rf -- "$1" || { chmod -R ${who}+rwX -- "$1"; rm -rf -- "$1"; }`;
-  spawnSync('/bin/sh', ['-c', script, 'remove-tree', dir], {
+  spawnSync('/bin/sh', ['-c', script, 'remove-tree', path], {
     stdio: 'ignore',
     env: {},
     ...(Number.isFinite(timeout) && { timeout, killSignal: 'SIGKILL' as const }),
     ...(me !== uid && { uid, gid: uid }),
   });
+  return true;
 }

@@ -9,6 +9,7 @@ test.each([
   ['', 'text/plain'],
   ['x'.repeat(1_001), 'text/plain'],
   ['report.pdf', ''],
+  ['report.pdf', 'text/\\ud800'],
 ])('an output that the worker would refuse fails where it is started', async (name, mediaType) => {
   const end = await run(`(_, ctx) => { ctx.output('${name}', { mediaType: '${mediaType}' }); return 1; }`);
   expect(end).toMatchObject({ type: 'threw', kind: 'error' });
