@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '#scripts/embedded/free-port.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { run, runOrThrow, type Answer } from './docker.ts';
@@ -88,9 +89,12 @@ export async function createProject(
           seen = await Promise.all(
             ids.map(async (id) => (await project.inspect(id)).State.Health?.Status ?? 'unknown'),
           );
-          return seen.every((status) => status === 'healthy') ? true : undefined;
+          if (seen.every((status) => status === 'healthy')) return true;
+          // Each look starts several processes, and what takes the processors makes nobody healthy.
+          await sleep(1_000);
+          return undefined;
         },
-        { what: `${services.join(', ')} to be healthy`, deadlineMs: 180_000, seen: () => seen },
+        { what: `${services.join(', ')} to be healthy`, deadlineMs: 300_000, seen: () => seen },
       );
     },
     async remove() {
