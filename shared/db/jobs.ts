@@ -109,13 +109,14 @@ export type CancelAnswer =
   | { readonly type: 'missing' };
 
 // One statement decides, whatever happens at the same moment: a job that is not active ends here and its fence
-// grows, so that a delivery on its way finds nothing; an active one is marked, for its owner or the reaper.
+// grows, so that a delivery on its way finds nothing; an active one is marked, for its owner or the reaper. One that goes back at the
+// same moment may still have had its worker in the row that is updated.
 const cancelSql = `
 WITH target AS (
   SELECT id, state FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
 ), ended AS (
-  UPDATE jobs j SET state = 'cancelled', fence = j.fence + 1, dispatched_at = NULL, finished_at = now(), cancel_reason = $3,
-    cancel_requested_at = now(), expires_at = now() + j.retention_ms * interval '1 ms'
+  UPDATE jobs j SET state = 'cancelled', fence = j.fence + 1, worker_id = NULL, dispatched_at = NULL, finished_at = now(),
+    cancel_reason = $3, cancel_requested_at = now(), expires_at = now() + j.retention_ms * interval '1 ms'
   FROM target t WHERE j.id = t.id AND t.state IN ('scheduled', 'blocked', 'queued', 'retrying')
   RETURNING j.id, j.tenant_id
 ), asked AS (
