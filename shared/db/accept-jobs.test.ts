@@ -242,6 +242,30 @@ test('of runs that announce their files at the same moment, one that owns nothin
   ]);
 });
 
+test('a cancel that waits while a run gives its job back ends the job', async () => {
+  const run = await acceptAndClaim(newJob());
+  const client = new Client({ connectionString: world.databaseUrl });
+  await client.connect();
+  await client.query('BEGIN');
+  await client.query(`UPDATE jobs SET state = 'queued', worker_id = NULL WHERE id = $1`, [run.jobId]);
+  const cancelled = cancelJob(db, 'default', run.jobId, null);
+  await waitFor(
+    async () =>
+      (
+        await client.query(
+          `SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`,
+        )
+      ).rowCount === 1
+        ? true
+        : undefined,
+    { what: 'the cancel to wait' },
+  );
+  await client.query('COMMIT');
+  await client.end();
+  expect(await cancelled).toEqual({ type: 'cancelled' });
+  expect(await findJob(db, 'default', run.jobId)).toMatchObject({ state: 'cancelled' });
+});
+
 test('a cancel that arrives while a run decides to try again still ends the job', async () => {
   const run = await acceptAndClaim(newJob());
   expect(await cancelJob(db, 'default', run.jobId, 'enough')).toEqual({ type: 'requested' });

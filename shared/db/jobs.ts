@@ -109,8 +109,8 @@ export type CancelAnswer =
   | { readonly type: 'missing' };
 
 // One statement decides, whatever happens at the same moment: a job that is not active ends here and its fence
-// grows, so that a delivery on its way finds nothing; an active one is marked, for its owner or the reaper. One that goes back at the
-// same moment may still have had its worker in the row that is updated.
+// grows, so that a delivery on its way finds nothing; an active one is marked, for its owner or the reaper. Of one that
+// goes back at the same moment Postgres first checks the constraints of the row as the snapshot has it, with its worker.
 const cancelSql = `
 WITH target AS (
   SELECT id, state FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
