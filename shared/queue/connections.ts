@@ -4,6 +4,7 @@
  */
 import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from '../log.ts';
+import { logLosses } from './log-losses.ts';
 import { endSocketTimeoutWithSocket } from './socket-timeout.ts';
 
 /** Longer than the longest idle read (BullMQ's drainDelay of 5 s, and our PING every 5 s). */
@@ -46,18 +47,10 @@ export function createSubscriberConnection(url: string, log: Logger): Redis {
   );
 }
 
-/** One line when Redis goes and one when it is back, not one per failed retry; and a PING so that silence means death. */
+/** Tells of losses, and sends a PING now and then so that silence means death. */
 function watch(redis: Redis, kind: string, log: Logger): Redis {
   endSocketTimeoutWithSocket(redis);
-  let isAway = false;
-  redis.on('error', (err) => {
-    if (!isAway) log.warn({ kind, err: err.message }, 'redis is away');
-    isAway = true;
-  });
-  redis.on('ready', () => {
-    if (isAway) log.info({ kind }, 'redis is back');
-    isAway = false;
-  });
+  logLosses(redis, kind, log);
   const timer = setInterval(() => {
     if (redis.status === 'ready') redis.ping().catch(() => {});
   }, pingIntervalMs);
