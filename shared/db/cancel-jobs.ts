@@ -8,20 +8,20 @@ export interface Cancelled {
   readonly asked: readonly string[];
 }
 
-// As `cancelJob` in jobs.ts, for many: the rows are locked in the order of their ids.
+// As `cancelJob` in jobs.ts, for many: the rows are locked in the order of their ids. What is done to a row goes by the state
+// that it was locked in, alone: the snapshot may still show the one before.
 const cancelSql = `
 WITH target AS MATERIALIZED (
   SELECT id, state FROM jobs WHERE tenant_id = $1 AND id = ANY($2::uuid[])
     AND state IN ('scheduled', 'blocked', 'queued', 'retrying', 'active') ORDER BY id FOR UPDATE
 ), ended AS (
-  UPDATE jobs j SET state = 'cancelled', fence = j.fence + 1, dispatched_at = NULL, finished_at = now(), cancel_reason = $3,
-    cancel_requested_at = now(), expires_at = now() + j.retention_ms * interval '1 ms'
+  UPDATE jobs j SET state = 'cancelled', fence = j.fence + 1, worker_id = NULL, dispatched_at = NULL, finished_at = now(),
+    cancel_reason = $3, cancel_requested_at = now(), expires_at = now() + j.retention_ms * interval '1 ms'
   FROM target t WHERE j.id = t.id AND t.state IN ('scheduled', 'blocked', 'queued', 'retrying')
-    AND j.state IN ('scheduled', 'blocked', 'queued', 'retrying')
   RETURNING j.id, j.tenant_id
 ), asked AS (
   UPDATE jobs j SET cancel_requested_at = now(), cancel_reason = $3
-  FROM target t WHERE j.id = t.id AND t.state = 'active' AND j.state = 'active' AND j.cancel_requested_at IS NULL
+  FROM target t WHERE j.id = t.id AND t.state = 'active' AND j.cancel_requested_at IS NULL
   RETURNING j.id
 ), released AS (
   DELETE FROM job_inputs i USING ended WHERE i.job_id = ended.id
