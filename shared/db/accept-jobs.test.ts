@@ -6,7 +6,6 @@ import { createWorld, type World } from '#test/support/world.ts';
 import { createAcceptJobs, insertJobs, isMissingFileError, type NewJob } from './accept-jobs.ts';
 import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues } from './feed-queues.ts';
-import { cancelJobs } from './cancel-jobs.ts';
 import { createAnnounceFiles } from './announce-files.ts';
 import { deleteFile, findFile, listFilesOfJob } from './files.ts';
 import { findIdempotencyKey } from './idempotency.ts';
@@ -242,83 +241,6 @@ test('of runs that announce their files at the same moment, one that owns nothin
     { job_id: first.jobId, name: 'there.txt', state: 'pending' },
   ]);
 });
-
-const cancels: readonly [string, (jobId: string) => Promise<unknown>, { ended: unknown; asked: unknown }][] =
-  [
-    [
-      'a cancel',
-      (jobId) => cancelJob(db, 'default', jobId, null),
-      { ended: { type: 'cancelled' }, asked: { type: 'requested' } },
-    ],
-    [
-      'a cancel of many',
-      async (jobId) => {
-        const { ended, asked } = await cancelJobs(db, 'default', [jobId], null);
-        return { ended: ended.map((id) => id === jobId), asked: asked.map((id) => id === jobId) };
-      },
-      { ended: { ended: [true], asked: [] }, asked: { ended: [], asked: [true] } },
-    ],
-  ];
-
-test.each(cancels)(
-  '%s that waits while a run gives its job back ends the job',
-  async (_, cancel, answers) => {
-    const run = await acceptAndClaim(newJob());
-    const answer = await cancelDuring(
-      `UPDATE jobs SET state = 'queued', worker_id = NULL WHERE id = $1`,
-      [run.jobId],
-      () => cancel(run.jobId),
-    );
-    expect(answer).toEqual(answers.ended);
-    expect(await findJob(db, 'default', run.jobId)).toMatchObject({ state: 'cancelled' });
-  },
-);
-
-test.each(cancels)(
-  '%s that waits while a worker claims the job asks that worker',
-  async (_, cancel, answers) => {
-    const { id } = newJob();
-    await insertJobs(db, [newJob({ id })]);
-    const answer = await cancelDuring(
-      `UPDATE jobs SET state = 'active', worker_id = $2, dispatched_at = NULL, started_at = now(), fence = 1 WHERE id = $1`,
-      [id, workerId],
-      () => cancel(id),
-    );
-    expect(answer).toEqual(answers.asked);
-    const { rows } = await db.query(
-      'SELECT state, cancel_requested_at IS NOT NULL AS asked FROM jobs WHERE id = $1',
-      [id],
-    );
-    expect(rows).toEqual([{ state: 'active', asked: true }]);
-  },
-);
-
-/** The cancel waits for the lock of the row that `change` holds, and goes on when that is committed. */
-async function cancelDuring(
-  change: string,
-  values: readonly string[],
-  cancel: () => Promise<unknown>,
-): Promise<unknown> {
-  const client = new Client({ connectionString: world.databaseUrl });
-  await client.connect();
-  await client.query('BEGIN');
-  await client.query(change, [...values]);
-  const answer = cancel();
-  await waitFor(
-    async () =>
-      (
-        await client.query(
-          `SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`,
-        )
-      ).rowCount === 1
-        ? true
-        : undefined,
-    { what: 'the cancel to wait' },
-  );
-  await client.query('COMMIT');
-  await client.end();
-  return answer;
-}
 
 test('a cancel that arrives while a run decides to try again still ends the job', async () => {
   const run = await acceptAndClaim(newJob());

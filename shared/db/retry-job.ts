@@ -22,10 +22,13 @@ export type RetryAnswer =
   /** A file of its input was deleted. */
   | { readonly type: 'file-missing' };
 
-/** What becomes of the row `j` of a failed job. `waits` is SQL: it failed while it waited for other jobs. */
+/**
+ * What becomes of the row `j` of a failed job. `waits` is SQL: it failed while it waited for other jobs. Of a job that failed at the same
+ * moment Postgres first checks the constraints of the row as the snapshot has it, with its worker, or dispatched.
+ */
 export const resetSql = (
   waits: string,
-): string => `state = CASE WHEN ${waits} THEN 'blocked'::job_state ELSE 'queued' END, fence = j.fence + 1, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
+): string => `state = CASE WHEN ${waits} THEN 'blocked'::job_state ELSE 'queued' END, fence = j.fence + 1, worker_id = NULL, dispatched_at = NULL, attempts_used = 0, crashes = 0, error = NULL, progress = NULL,
     run_at = now(), rank_at = now() - j.priority * interval '60 s', started_at = NULL, finished_at = NULL, expires_at = NULL,
     cancel_requested_at = NULL, cancel_reason = NULL,
     start_before = now() + (j.options->>'startWithinMs')::float8 * interval '1 ms'`;
@@ -42,7 +45,7 @@ WITH target AS (
   FROM jobs WHERE tenant_id = $1 AND id = $2 FOR UPDATE
 ), retried AS (
   UPDATE jobs j SET ${resetSql('t.waits')}
-  FROM target t WHERE j.id = t.id AND t.state = 'failed' AND t.purged_at IS NULL AND j.state = 'failed'
+  FROM target t WHERE j.id = t.id AND t.state = 'failed' AND t.purged_at IS NULL
   RETURNING j.id, j.tenant_id, j.state
 ), reference AS (
   INSERT INTO job_inputs (job_id, file_id, tenant_id)
