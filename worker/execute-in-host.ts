@@ -6,6 +6,7 @@ import type { Disk } from './disk.ts';
 import type { OutputStore } from './output-store.ts';
 import type { Prepare } from './run-job.ts';
 import { createSpareDirs } from './spare-dirs.ts';
+import { createRunLine } from './run-line.ts';
 import type { HostPool } from './task-host/host-pool.ts';
 
 const clearMs = 10_000;
@@ -21,11 +22,28 @@ export function createPrepareInHost(options: {
   const { pool, storage, outputStore, disk } = options;
   const spareDirs = createSpareDirs({ disk, dir: options.dir });
 
-  return (job, task, run) => {
+  const line = createRunLine();
+
+  return (job, task, run, turn) => {
     const dir = join(options.dir, run.name);
+    const order = {
+      jobId: job.id,
+      tenantId: job.tenantId,
+      task: job.task,
+      handlerUrl: task.handlerUrl,
+      attempt: job.attemptsUsed + 1,
+      input: job.input,
+      files: job.files.map((file) => ({ ...file, path: join(dir, file.id) })),
+      limits: outputStore.limits,
+      runDir: dir,
+    };
+    const place = line.join({ queue: job.queue, order, signal: run.signal, turn });
     const prepared = prepare();
-    // Whoever executes is told; a run that does not begin is not.
-    prepared.catch(() => {});
+    prepared.then(
+      (missing) => missing.length === 0 && place.setReady(),
+      // Whoever executes is told; a run that does not begin is not.
+      () => {},
+    );
 
     async function prepare(): Promise<string[]> {
       const inputs = job.files.map(({ id }) => ({ id, source: storage.linkSource(id) }));
@@ -40,18 +58,32 @@ export function createPrepareInHost(options: {
       if (uid !== undefined) await disk.handOver({ dir, uid });
     }
 
-    async function drop(): Promise<void> {
+    async function remove(): Promise<void> {
       await prepared.catch(() => {});
       if (!(await spareDirs.keep(dir, job.tenantId))) await disk.removeTree(dir);
     }
 
     return {
-      drop,
+      drop() {
+        if (place.leave() !== undefined) return false;
+        // Cleaning up is nobody's reason to wait.
+        void remove();
+        return true;
+      },
       async execute(reports) {
-        const host = await pool.acquire(job.tenantId).catch(async (err: unknown) => {
-          await drop();
-          throw err;
-        });
+        const io = {
+          signal: run.signal,
+          softSignal: run.softSignal,
+          onProgress: reports.progress,
+          onLog: reports.log,
+        };
+        const begun = place.leave();
+        const host =
+          begun?.host ??
+          (await pool.acquire(job.tenantId).catch(async (err: unknown) => {
+            await remove();
+            throw err;
+          }));
         const cleared = Promise.withResolvers<void>();
         const clear = async () => {
           const isKept = host.uid === undefined && (await spareDirs.keep(dir, job.tenantId));
@@ -65,28 +97,11 @@ export function createPrepareInHost(options: {
           cleared.resolve();
         };
         try {
-          await complete(host.uid);
+          if (begun === undefined) await complete(host.uid);
           crashPoint('run.during-task');
-          const end = await host.run(
-            {
-              type: 'run',
-              jobId: job.id,
-              tenantId: job.tenantId,
-              task: job.task,
-              handlerUrl: task.handlerUrl,
-              attempt: job.attemptsUsed + 1,
-              input: job.input,
-              files: job.files.map((file) => ({ ...file, path: join(dir, file.id) })),
-              limits: outputStore.limits,
-              runDir: dir,
-            },
-            {
-              signal: run.signal,
-              softSignal: run.softSignal,
-              onProgress: reports.progress,
-              onLog: reports.log,
-            },
-          );
+          const ended = begun === undefined ? host.run(order, io) : begun.follow(io);
+          line.noteBegun(host, job.queue);
+          const end = await ended;
           // It may run the tenant's next job while the files of this one are stored.
           pool.release(host, cleared.promise);
           return {

@@ -285,9 +285,9 @@ const consumers = queues.map((queue) =>
     deliveries,
     ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
     claimsAhead: queuesAhead.has(queue),
-    work(delivery, onClaimed, slot) {
+    work(delivery, onClaimed, slot, turn) {
       feeder.noteTaken(queue);
-      return admitted.during(slot, () => runJob(delivery, onClaimed, slot));
+      return admitted.during(slot, () => runJob(delivery, onClaimed, slot, turn));
     },
     onStuck: () => lifecycle.fail(new Error('No deliveries are taken although some wait.'), 'stuck consumer'),
     log,

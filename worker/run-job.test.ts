@@ -46,6 +46,8 @@ function setup(
     claimed?: Partial<ClaimedJob>;
     execute?: (...given: Parameters<Execute>) => Promise<void>;
     add?: Deps['settles']['add'];
+    /** In the place of another run. */
+    hasBegun?: boolean;
   } = {},
 ) {
   const disposed: string[] = [];
@@ -57,7 +59,7 @@ function setup(
   const execute: Execute = async (claimed, task, run, reports) => {
     await options.execute?.(claimed, task, run, reports);
     return {
-      end: { type: 'returned' },
+      end: { type: run.signal.aborted ? 'stopped' : 'returned' },
       collect: async () => ({ result: null, outputs: [] }),
       dispose: async () => void disposed.push(claimed.id),
     };
@@ -77,7 +79,11 @@ function setup(
     runs,
     prepareInHost: (claimed, task, run) => ({
       execute: (reports) => execute(claimed, task, run, reports),
-      drop: async () => void dropped.push(claimed.id),
+      drop() {
+        if (options.hasBegun === true) return false;
+        dropped.push(claimed.id);
+        return true;
+      },
     }),
     executeInline: execute,
     createReports: () => ({
@@ -106,7 +112,7 @@ function setup(
     settled,
     fed: () => fed,
     run: (slot: true | Promise<boolean> = true, jobId = job.id) =>
-      runJob({ jobId, fence: 0 }, () => {}, slot),
+      runJob({ jobId, fence: 0 }, () => {}, slot, { begin() {}, mayBegin: () => true }),
   };
 }
 
@@ -128,6 +134,20 @@ test('what was claimed and found no slot is queued again without having begun, a
     { settlement: { state: 'queued', outcome: 'interrupted', attemptsUsed: 0 } },
   ]);
   expect([begun, fed(), runs.list(), runs.takeDrain()]).toEqual([0, 1, [], {}]);
+});
+
+test('what has begun in the place of another run and gets no slot is executed all the same, and is queued again when it has stopped', async () => {
+  const reasons: unknown[] = [];
+  const { run, settled, dropped, disposed } = setup({
+    hasBegun: true,
+    execute: async (_job, _task, { signal }) => void reasons.push(signal.reason),
+  });
+  await run(Promise.resolve(false));
+  await waitFor(() => (disposed.length === 1 ? true : undefined), { what: 'its end' });
+  expect([reasons, dropped]).toEqual([['no-slot'], []]);
+  expect(settled).toMatchObject([
+    { settlement: { state: 'queued', outcome: 'interrupted', attemptsUsed: 0 } },
+  ]);
 });
 
 test('what was cancelled while it stood in line does not begin when its turn comes', async () => {

@@ -17,6 +17,7 @@ import { cleanText } from '#shared/domain/text.ts';
 import { crashPoint } from '#shared/crash-point.ts';
 import { AppError } from '#shared/errors.ts';
 import type { Logger } from '#shared/log.ts';
+import type { Turn } from '#shared/queue/consumer.ts';
 import type { SignalPublisher } from '#shared/queue/signals.ts';
 import { StoredFileMissingError } from '#shared/storage/storage.ts';
 import type { LoadedTask } from '#shared/tasks/load-tasks.ts';
@@ -46,14 +47,14 @@ export type Execute = (
   reports: JobReports,
 ) => Promise<Execution>;
 
-/** A run whose inputs are put in place while it waits for its slot. One of the two is called. */
+/** A run whose inputs are put in place while it waits for its slot. It may begin before it is executed (`turn`). */
 export interface Preparation {
   execute(reports: JobReports): Promise<Execution>;
-  /** It does not begin. */
-  drop(): Promise<void>;
+  /** It shall not begin. @returns false when it has: then it is to be executed all the same, and ends as one that was stopped. */
+  drop(): boolean;
 }
 
-export type Prepare = (job: ClaimedJob, task: LoadedTask, run: Run) => Preparation;
+export type Prepare = (job: ClaimedJob, task: LoadedTask, run: Run, turn: Turn) => Preparation;
 
 export interface RunJobDeps {
   readonly claims: ClaimJobs;
@@ -85,13 +86,14 @@ const hurryMs = 1_000;
 
 /**
  * Resolves when the slot is free for another job. `runs` lists the run until its end was written.
- * `onClaimed` is told when the claim is decided: the delivery has no meaning any more. The run begins when `slot` is true; when
- * that is false, its job is queued again without using an attempt.
+ * `onClaimed` is told when the claim is decided: the delivery has no meaning any more. The run begins when `slot` is true, or
+ * takes the place of one that has just ended (`turn`); when `slot` is false, its job is queued again without using an attempt.
  */
 export type RunJob = (
   delivery: Delivery,
   onClaimed: () => void,
   slot: true | Promise<boolean>,
+  turn: Turn,
 ) => Promise<void>;
 
 export function createRunJob(deps: RunJobDeps): RunJob {
@@ -100,7 +102,7 @@ export function createRunJob(deps: RunJobDeps): RunJob {
   const waiting: (() => void)[] = [];
   const endGroups = createEndGroups();
 
-  return async (delivery, onClaimed, slot) => {
+  return async (delivery, onClaimed, slot, turn) => {
     crashPoint('run.before-claim');
     const job = await deps.claims.add(delivery);
     onClaimed();
@@ -115,7 +117,7 @@ export function createRunJob(deps: RunJobDeps): RunJob {
       workerId: job.workerId,
       task: job.task,
     });
-    const preparation = prepare(deps, job, task, run);
+    const preparation = prepare(deps, job, task, run, turn);
     if (slot === true || (await endGroups.standInLine(job.queue, slot))) deps.runs.countBegun(job.queue);
     else run.stop('no-slot');
     const executed = await endGroups.execute(job.queue, () => execute(deps, job, task, run, preparation));
@@ -152,11 +154,11 @@ interface Executed {
   readonly limitMs: number;
 }
 
-function prepare(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run): Preparation {
-  if (task.definition.isolation === 'process') return deps.prepareInHost(job, task, run);
+function prepare(deps: RunJobDeps, job: ClaimedJob, task: LoadedTask, run: Run, turn: Turn): Preparation {
+  if (task.definition.isolation === 'process') return deps.prepareInHost(job, task, run, turn);
   return {
     execute: (reports) => deps.executeInline(job, task, run, reports),
-    drop: async () => {},
+    drop: () => true,
   };
 }
 
@@ -176,9 +178,7 @@ async function execute(
   const soft = softMs === undefined ? undefined : setTimeout(() => run.warn(), softMs);
   const base = { job, task, run, reports, limit, limitMs };
   try {
-    if (run.stopReason() !== undefined) {
-      // Cleaning up is nobody's reason to wait.
-      void preparation.drop();
+    if (run.stopReason() !== undefined && preparation.drop()) {
       return { ...base, execution: undefined, outcome: interpret({ type: 'stopped' }, run) };
     }
     const execution = await preparation.execute(reports);

@@ -5,7 +5,7 @@ import { uuidv7 } from '#shared/ids.ts';
 import { createLogger } from '#shared/log.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld } from '#test/support/world.ts';
-import { createConsumer } from './consumer.ts';
+import { createConsumer, type Turn } from './consumer.ts';
 import { createDeliveries, type Deliveries } from './deliveries.ts';
 
 const log = createLogger({ service: 'test', level: 'silent' });
@@ -56,7 +56,7 @@ async function setup() {
   });
   const start = (
     slots: number,
-    runs: ReturnType<typeof createRuns>,
+    runs: Pick<Parameters<typeof createConsumer>[0], 'work'> & { endAll(): void },
     own: Partial<Deliveries> = {},
     more: Pick<Parameters<typeof createConsumer>[0], 'admit' | 'claimsAhead' | 'holdMs'> = {},
   ) => {
@@ -319,6 +319,75 @@ test('a bundle is claimed whole when its first has a slot; the others begin in t
   runs.endAll();
   await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'all to have ended' });
   expect(runs.returned).toEqual([]);
+});
+
+test('what has begun in the place of one that ends has the next slot, and is not asked for memory', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  const turns = new Map<string, Turn>();
+  const asked: number[] = [];
+  const consumer = start(
+    1,
+    {
+      ...runs,
+      work(delivery, onClaimed, slot, turn?: Turn) {
+        if (turn !== undefined) turns.set(delivery.jobId, turn);
+        return runs.work(delivery, onClaimed, slot);
+      },
+    },
+    {},
+    { claimsAhead: true, holdMs: 60_000, admit: async () => asked.push(runs.begun.length) > 0 },
+  );
+  const [first = '', second = '', third = ''] = await add(3, 3);
+  await waitFor(() => (runs.claimed.length === 3 && runs.running() === 1 ? true : undefined), {
+    what: 'all to be claimed, and one to run',
+  });
+  expect(turns.get(second)?.mayBegin()).toBe(true);
+  turns.get(third)?.begin();
+  expect(turns.get(second)?.mayBegin(), 'when more run than there are slots').toBe(false);
+  runs.end(first);
+  await waitFor(() => (runs.begun.length === 2 ? true : undefined), { what: 'the next one' });
+  expect(turns.get(second)?.mayBegin()).toBe(true);
+  runs.end(third);
+  await waitFor(() => (runs.begun.length === 3 ? true : undefined), { what: 'the last one' });
+  expect([runs.begun, asked]).toEqual([
+    [first, third, second],
+    [0, 2],
+  ]);
+  runs.endAll();
+  await waitFor(() => (consumer.isIdle() ? true : undefined), { what: 'all to have ended' });
+});
+
+test('nothing may begin out of turn while a delivery waits that is not claimed', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  const turns = new Map<string, Turn>();
+  start(
+    2,
+    {
+      ...runs,
+      work(delivery, onClaimed, slot, turn?: Turn) {
+        if (turn !== undefined) turns.set(delivery.jobId, turn);
+        return runs.work(delivery, onClaimed, slot);
+      },
+    },
+    {},
+    { claimsAhead: true, holdMs: 60_000 },
+  );
+  const bundle = await add(4, 4);
+  await waitFor(() => (runs.claimed.length === 4 && runs.running() === 2 ? true : undefined), {
+    what: 'all to be claimed, and two to run',
+  });
+  const mayBegin = () => turns.get(bundle[3] ?? '')?.mayBegin();
+  expect(mayBegin()).toBe(true);
+  const [single = ''] = await add(1);
+  await waitFor(() => (mayBegin() === false ? true : undefined), { what: 'another one to wait' });
+  for (const jobId of bundle) {
+    await waitFor(() => (runs.isRunning(jobId) ? true : undefined), { what: 'the bundle to run' });
+    runs.end(jobId);
+  }
+  await waitFor(() => (runs.isRunning(single) ? true : undefined), { what: 'that one to run' });
+  expect(mayBegin()).toBe(true);
 });
 
 test('what was claimed and has no slot for a while is told so, and takes none', async () => {

@@ -18,6 +18,14 @@ import { unpackEntry } from './bundles.ts';
 import type { Deliveries } from './deliveries.ts';
 import { createSlotGate } from './slot-gate.ts';
 
+/** The place of what is claimed among all that wait for a slot. */
+export interface Turn {
+  /** It has begun, in the place of one that has just ended and whose slot it shall have. */
+  begin(): void;
+  /** False while something waits that is not claimed yet, which would be passed over, and while more run than there are slots. */
+  mayBegin(): boolean;
+}
+
 export interface Consumer {
   readonly queue: string;
   /** Slots that are taken: deliveries being worked on, or waiting for `admit`. */
@@ -56,7 +64,12 @@ export function createConsumer(options: {
    * begin when `slot` is true; it goes back, without having begun, when that is false. A claim that fails must reject at once, without
    * waiting for `slot`: until then repair takes its bundle for delivered.
    */
-  work: (delivery: Delivery, onClaimed: () => void, slot: true | Promise<boolean>) => Promise<void>;
+  work: (
+    delivery: Delivery,
+    onClaimed: () => void,
+    slot: true | Promise<boolean>,
+    turn: Turn,
+  ) => Promise<void>;
   /**
    * A bundle is claimed whole when there is a slot for its first delivery, or will be in a moment; what has none stands in line for the
    * next ones. The next bundle is fetched when the line is nearly over. Their jobs seem to run before they do, so it is nothing for those
@@ -72,6 +85,8 @@ export function createConsumer(options: {
   const { claimsAhead = false, holdMs = holdMsDefault } = options;
   const fetches = Math.min(slots, fetchesMax);
   const gate = createSlotGate(slots, fetches);
+  /** Deliveries that wait for a slot before they are claimed. */
+  let unclaimed = 0;
   /** Entries whose deliveries are not all claimed or given back. */
   let handling = 0;
   let lastTakenMs = performance.now();
@@ -173,21 +188,46 @@ export function createConsumer(options: {
   /** Its claim may take as long as it likes: what is claimed should not go back for that. */
   function standInLine(delivery: Delivery): Promise<boolean> {
     const claimed = Promise.withResolvers<void>();
+    const turn = createTurn();
     // What is claimed has to be told whether it may begin, also when nobody can tell whether there is room.
-    const slot = enter(claimed.promise.then(() => sleep(holdMs))).catch(() => false);
-    return begin(delivery, slot, claimed.resolve);
+    const slot = enter(
+      claimed.promise.then(() => sleep(holdMs)),
+      turn,
+    ).catch(() => false);
+    return begin(delivery, slot, turn, claimed.resolve);
+  }
+
+  function createTurn(): Turn & { place: Promise<boolean> | undefined; hasBegun: boolean } {
+    const turn = {
+      place: undefined as Promise<boolean> | undefined,
+      hasBegun: false,
+      begin() {
+        turn.hasBegun = true;
+        if (turn.place !== undefined) gate.comeFirst(turn.place);
+      },
+      mayBegin: () => unclaimed === 0 && gate.begun() === 0,
+    };
+    return turn;
   }
 
   /** @returns false when it cannot begin until `isOver` resolves, or must not any more. */
-  async function enter(isOver: Promise<unknown>): Promise<boolean> {
+  async function enter(isOver: Promise<unknown>, turn?: ReturnType<typeof createTurn>): Promise<boolean> {
     let isLate = false;
     void isOver.then(() => (isLate = true));
-    if (isPaused || !(await gate.enter(isOver))) return false;
+    if (isPaused) return false;
+    const place = gate.enter(isOver);
+    if (turn === undefined) unclaimed += 1;
+    else turn.place = place;
+    const hasSlot = await place;
+    if (turn === undefined) unclaimed -= 1;
+    if (!hasSlot) return false;
+    // What has begun has the memory of the one whose place it took.
+    const hasBegun = () => turn?.hasBegun === true;
     let isIn = false;
     try {
-      const isAdmitted = (await options.admit?.(() => isPaused || isLate)) ?? true;
+      const isAdmitted = hasBegun() || ((await options.admit?.(() => isPaused || isLate)) ?? true);
       // BullMQ had asked for it before the pause.
-      isIn = isAdmitted && !isPaused;
+      isIn = hasBegun() || (isAdmitted && !isPaused);
       return isIn;
     } finally {
       if (!isIn) gate.leave();
@@ -198,6 +238,7 @@ export function createConsumer(options: {
   function begin(
     delivery: Delivery,
     slot: true | Promise<boolean>,
+    turn: Turn = createTurn(),
     onDecided: () => void = () => {},
   ): Promise<boolean> {
     let wasClaimed = false;
@@ -207,7 +248,7 @@ export function createConsumer(options: {
         onDecided();
         resolve(isClaimed);
       };
-      void work(delivery, () => decide(true), slot)
+      void work(delivery, () => decide(true), slot, turn)
         .catch((err: unknown) => log.debug({ queue, err }, 'delivery failed'))
         .then(async () => {
           decide(false);

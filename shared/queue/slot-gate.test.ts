@@ -30,6 +30,31 @@ test('who waits longest has the next slot, and who waits too long has none', asy
   expect(gate.busy()).toBe(0);
 });
 
+test('those who have begun have the next slots, in that order, and are not given up', async () => {
+  const gate = createSlotGate(1, 0);
+  await gate.enter(never);
+  const over = Promise.withResolvers<void>();
+  const [patient, first, second] = [gate.enter(never), gate.enter(over.promise), gate.enter(over.promise)];
+  const saw = [patient, first, second].map(watch);
+  gate.comeFirst(second);
+  gate.comeFirst(first);
+  over.resolve();
+  gate.leave();
+  await soon();
+  expect(saw.map(({ isOver }) => isOver())).toEqual([false, false, true]);
+  gate.giveUp();
+  expect(await patient).toBe(false);
+  // It does not wait any more.
+  gate.comeFirst(second);
+  const later = gate.enter(never);
+  gate.leave();
+  expect(await first).toBe(true);
+  gate.leave();
+  expect(await later).toBe(true);
+  gate.leave();
+  expect(gate.busy()).toBe(0);
+});
+
 test('a slot is kept only when it is neither taken nor kept', async () => {
   const gate = createSlotGate(2, 1);
   await gate.enter(never);

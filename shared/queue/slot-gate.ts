@@ -9,6 +9,10 @@ export interface SlotGate {
   busy(): number;
   /** Takes a slot as soon as one is not taken, first come first served. @returns false when there was none until `isOver` resolved. */
   enter(isOver: Promise<unknown>): Promise<boolean>;
+  /** Who waits with this promise of `enter` has begun: the next slot is its, however long that takes. */
+  comeFirst(place: Promise<boolean>): void;
+  /** How many wait that have begun: more run than there are slots. */
+  begun(): number;
   /** Whoever waits longest has the slot now. */
   leave(): void;
   /** Resolves when a slot is neither taken nor kept, and keeps it. */
@@ -24,7 +28,7 @@ export interface SlotGate {
   release(): void;
   /** So many, whatever was kept before. */
   keepOnly(count: number): void;
-  /** All that wait go on: those that enter without a slot. */
+  /** All that wait go on: those that enter without a slot, unless they have begun. */
   giveUp(): void;
 }
 
@@ -33,7 +37,9 @@ export function createSlotGate(size: number, kept: number): SlotGate {
   /** So many slots are given again while the next bundle is fetched and claimed. */
   const shortLine = Math.floor(size / 2);
   let busy = 0;
-  const entering = new Set<(isFree: boolean) => void>();
+  const entering = new Map<Promise<boolean>, (isFree: boolean) => void>();
+  /** Those of them that have begun. */
+  const begun = new Set<Promise<boolean>>();
   let keeping: { resolve: () => void; isAhead: boolean }[] = [];
 
   function wakeKeeping(): void {
@@ -53,6 +59,10 @@ export function createSlotGate(size: number, kept: number): SlotGate {
     next.resolve();
   }
 
+  function giveUp(place: Promise<boolean>): void {
+    if (!begun.has(place)) entering.get(place)?.(false);
+  }
+
   function keep(isAhead: boolean): Promise<void> {
     return new Promise((resolve) => {
       keeping.push({ resolve, isAhead });
@@ -67,17 +77,22 @@ export function createSlotGate(size: number, kept: number): SlotGate {
         busy += 1;
         return Promise.resolve(true);
       }
-      return new Promise((resolve) => {
-        const settle = (isFree: boolean) => {
-          entering.delete(settle);
-          resolve(isFree);
-        };
-        entering.add(settle);
-        void isOver.then(() => settle(false));
+      const { promise: place, resolve } = Promise.withResolvers<boolean>();
+      entering.set(place, (isFree) => {
+        entering.delete(place);
+        begun.delete(place);
+        resolve(isFree);
       });
+      void isOver.then(() => giveUp(place));
+      return place;
     },
+    comeFirst(place) {
+      if (entering.has(place)) begun.add(place);
+    },
+    begun: () => begun.size,
     leave() {
-      const [next] = entering;
+      const [place] = begun.size > 0 ? begun : entering.keys();
+      const next = place === undefined ? undefined : entering.get(place);
       if (next === undefined) {
         busy -= 1;
         wakeKeeping();
@@ -99,7 +114,7 @@ export function createSlotGate(size: number, kept: number): SlotGate {
       wakeKeeping();
     },
     giveUp() {
-      for (const settle of entering) settle(false);
+      for (const place of entering.keys()) giveUp(place);
       kept += keeping.length;
       for (const { resolve } of keeping) resolve();
       keeping = [];

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
 import {
   type HandlerOf,
   InvalidInputError,
@@ -20,7 +20,6 @@ import { withBytes } from './with-bytes.ts';
  */
 export default ((input, ctx) => {
   const file = ctx.file(input.file);
-  ctx.progress(0, 'reading');
   return withBytes(file, (bytes) => resize(file, bytes, input, ctx));
 }) satisfies HandlerOf<typeof task>;
 
@@ -48,12 +47,11 @@ async function resize(
   const image = await renderImage(file, source, request, ctx);
 
   ctx.signal.throwIfAborted();
-  ctx.progress(90, 'writing');
   const { extension, mediaType } = encoders[format];
   const name = outputName(file.name, extension);
   const output = ctx.output(name, { mediaType });
-  await writeFile(output.path, image.data, { signal: ctx.signal });
-  ctx.progress(100);
+  // Blocks as reading does (with-bytes.ts): a promise takes three threads' turns for what takes one tenth of a millisecond.
+  writeFileSync(output.path, image.data);
   return {
     file: output.id,
     name,

@@ -1,7 +1,8 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { blockingDisk } from '#test/support/blocking-disk.ts';
+import { io, orderHandler } from '#test/support/start-host.ts';
 import { expect, onTestFinished, test } from 'vitest';
 import { createLogger } from '#shared/log.ts';
 import { waitFor } from '#test/support/wait-for.ts';
@@ -38,6 +39,40 @@ test('a host of the same user as the worker makes room before its last run is cl
   const other = await pool.acquire('umbrella');
   expect(hosts.map((host) => host.pid)).not.toContain(other.pid);
 });
+
+test.runIf(process.platform === 'linux')(
+  'a host that has begun its next run is nobody else’s until that is over, and then only once',
+  async () => {
+    const pool = startPool({ size: 2 });
+    const host = await pool.acquire('acme');
+    const until = join(mkdtempSync(join(tmpdir(), 'windlass-gate-')), 'open');
+    const gated = `async () => { while (!process.getBuiltinModule('fs').existsSync('${until}')) await new Promise((resolve) => setTimeout(resolve, 5)) }`;
+    await host.run(orderHandler(host, '() => 1'), io);
+    host.free();
+    const beginBoth = async () => {
+      const last = host.run(orderHandler(host, '() => 1'), io);
+      const next = host.offer(orderHandler(host, gated), { onBegun() {}, onTakenBack() {} });
+      await last;
+      return next;
+    };
+    let next = await beginBoth();
+    // A run that takes long has no next one, and on a slow machine this one may.
+    while (next === undefined || next.withdraw()) {
+      host.free();
+      next = await beginBoth();
+    }
+    pool.release(host, Promise.resolve());
+    const other = await pool.acquire('acme');
+    expect(other.pid).not.toBe(host.pid);
+    writeFileSync(until, '');
+    expect(await next.follow(io)).toMatchObject({ type: 'returned' });
+    pool.release(host, Promise.resolve());
+    const [again, third] = await Promise.all([pool.acquire('acme'), pool.acquire('acme')]);
+    expect(again.pid).toBe(host.pid);
+    expect(third.pid).not.toBe(host.pid);
+    rmSync(dirname(until), { recursive: true });
+  },
+);
 
 test('beside those that were asked for, however many at once, there is one spare', async () => {
   for (let round = 0; round < 5; round += 1) {

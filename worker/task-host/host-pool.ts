@@ -8,6 +8,7 @@ import type { Logger } from '#shared/log.ts';
 import type { Disk } from '../disk.ts';
 import { createHostDir } from './scratch.ts';
 import { spawnHost, type HostLimits, type TaskHost } from './host.ts';
+import { openTokenPipe } from './token-pipe.ts';
 
 export interface HostPool {
   /**
@@ -16,8 +17,8 @@ export interface HostPool {
    */
   acquire(tenantId: string): Promise<TaskHost>;
   /**
-   * Gives it back for the next run; a host that is spent is killed instead. Its user id stays taken until `cleared`: what the run
-   * left is still being read.
+   * Gives it back for the next run; a host that is spent is killed instead, and one that has begun its next run stays with that. Its
+   * user id stays taken until `cleared`: what the run left is still being read.
    */
   release(host: TaskHost, cleared: Promise<void>): void;
   /** Lets it run nothing more: it is killed now, or when its run has ended. */
@@ -56,7 +57,8 @@ export function createHostPool(options: {
       const hostDir = join(dir, randomUUID());
       const uid = uidBase === undefined ? undefined : uidBase + slot;
       await createHostDir(hostDir, uid);
-      const host = spawnHost({ dir: hostDir, limits, uid, compileCache, log });
+      const tokens = uid === undefined ? await openTokenPipe(hostDir) : undefined;
+      const host = spawnHost({ dir: hostDir, limits, uid, compileCache, tokens, log });
       slotOf.set(host, slot);
       return host;
     } catch (err) {
@@ -149,6 +151,7 @@ export function createHostPool(options: {
         uncleared.set(host, runs.add(cleared));
         void cleared.then(() => runs.delete(cleared));
       }
+      if (!host.free()) return;
       if (isClosed || !host.isReusable()) {
         void end(host);
         return;

@@ -1,15 +1,10 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
-import { expect, onTestFinished, test } from 'vitest';
-import { createLogger } from '#shared/log.ts';
+import { expect, test } from 'vitest';
+import { io, limits, log, never, orderHandler, orderRun, startHost } from '#test/support/start-host.ts';
 import { waitFor } from '#test/support/wait-for.ts';
-import { spawnHost, type TaskHost } from './host.ts';
-import { createHostDir } from './scratch.ts';
-
-const limits = { memoryMax: 2 ** 31, fileBytesMax: 2 ** 30, jobsMax: 100, recycleRss: 2 ** 30 };
-const log = createLogger({ service: 'test', level: 'silent' });
+import { spawnHost, type RunIo, type TaskHost } from './host.ts';
 
 test('an input as large as the api accepts reaches the handler', async () => {
   const host = await startHost();
@@ -109,62 +104,22 @@ test('a host that cannot be started fails the run that asked for it, and nothing
   await new Promise((resolve) => setImmediate(resolve));
 });
 
-async function startHost(): Promise<TaskHost> {
-  const parent = mkdtempSync(join(tmpdir(), 'windlass-host-'));
-  const dir = join(parent, 'host');
-  await createHostDir(dir, undefined);
-  const host = spawnHost({ dir, limits, uid: undefined, compileCache: undefined, log });
-  onTestFinished(async () => {
-    await host.kill();
-    rmSync(parent, { recursive: true, force: true });
-  });
-  return host;
-}
-
 function runTask(
   host: TaskHost,
   task: string,
   input: unknown,
   onProgress: (percent: number) => void = () => {},
-  softSignal = new AbortController().signal,
+  softSignal = never,
 ) {
   const handlerUrl = new URL(`../../test/fixtures/tasks/${task}/handler.ts`, import.meta.url).href;
-  return run(host, `test.${task}`, handlerUrl, input, { onProgress, softSignal });
+  return host.run(orderRun(host, { task: `test.${task}`, handlerUrl, input }), {
+    ...io,
+    onProgress,
+    softSignal,
+  });
 }
 
 /** @param handler its source. */
-function runHandler(host: TaskHost, handler: string, io: Partial<Parameters<TaskHost['run']>[1]> = {}) {
-  const dir = mkdtempSync(join(tmpdir(), 'windlass-handler-'));
-  onTestFinished(() => rmSync(dir, { recursive: true, force: true }));
-  const schema = '{ safeParse: (data) => ({ success: true, data }) }';
-  writeFileSync(join(dir, 'task.ts'), `export const task = { input: ${schema}, output: ${schema} };`);
-  writeFileSync(join(dir, 'handler.ts'), `export default ${handler};`);
-  return run(host, dir, pathToFileURL(join(dir, 'handler.ts')).href, {}, io);
-}
-
-function run(
-  host: TaskHost,
-  task: string,
-  handlerUrl: string,
-  input: unknown,
-  io: Partial<Parameters<TaskHost['run']>[1]>,
-) {
-  const runDir = join(host.dir, 'run');
-  mkdirSync(runDir, { recursive: true });
-  const never = new AbortController().signal;
-  return host.run(
-    {
-      type: 'run',
-      jobId: '019abc00-0000-7000-8000-000000000000',
-      tenantId: 'default',
-      task,
-      handlerUrl,
-      attempt: 1,
-      input,
-      files: [],
-      limits: { outputFilesMax: 10, outputFileBytesMax: 1_000, resultBytesMax: 1_000 },
-      runDir,
-    },
-    { signal: never, softSignal: never, onProgress: () => {}, onLog: () => {}, ...io },
-  );
+function runHandler(host: TaskHost, handler: string, some: Partial<RunIo> = {}) {
+  return host.run(orderHandler(host, handler), { ...io, ...some });
 }

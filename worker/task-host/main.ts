@@ -20,12 +20,16 @@ import {
 } from './protocol.ts';
 import { createProgressSender } from './progress-sender.ts';
 import { describeError, runHandler, type HandlerEnd } from './run-handler.ts';
+import { readToken, tokenFd } from './token-pipe.ts';
 
 process.umask(0o007);
 registerTaskImports();
 
 const socket = new Socket({ fd: 3 });
-let current: { hard: AbortController; soft: AbortController } | undefined;
+let current: { run: string; hard: AbortController; soft: AbortController } | undefined;
+let next: RunMessage | undefined;
+/** Of a run whose message is still on its way: the one before was taken back. */
+let token: string | undefined;
 
 // The worker is gone: nobody wants the result any more.
 socket.on('close', () => process.exit(0));
@@ -43,14 +47,33 @@ trackSpawns();
 send({ type: 'ready' });
 
 function receive(message: ToHost): void {
-  if (message.type === 'abort') current?.hard.abort(new Error(message.reason));
-  else if (message.type === 'soft-timeout') current?.soft.abort(new Error('The soft time limit has passed.'));
-  else void run(message);
+  if (message.type === 'run') {
+    next = undefined;
+    void run(message);
+  } else if (message.type === 'next') {
+    next = message;
+    if (current === undefined) beginNext();
+  } else if (message.run === current?.run) {
+    if (message.type === 'abort') current.hard.abort(new Error(message.reason));
+    else current.soft.abort(new Error('The soft time limit has passed.'));
+  }
+}
+
+/** Not after a run that started processes: the worker kills what it left, and could not tell whose they are. */
+function beginNext(): void {
+  if (next === undefined || (hasSpawned && token === undefined)) return;
+  const message = next;
+  next = undefined;
+  token ??= readToken(tokenFd);
+  if (token !== message.run) return;
+  token = undefined;
+  send({ type: 'began', run: message.run });
+  void run(message);
 }
 
 async function run(message: RunMessage): Promise<void> {
   const [hard, soft] = [new AbortController(), new AbortController()];
-  current = { hard, soft };
+  current = { run: message.run, hard, soft };
   hasSpawned = false;
   const progress = createProgressSender((percent, text) =>
     send({
@@ -73,12 +96,13 @@ async function run(message: RunMessage): Promise<void> {
     },
     outputPath: (id) => join(message.runDir, id),
   });
-  current = undefined;
   const delivered = end.type === 'returned' ? await deliver(message.runDir, end) : end;
-  // Both in one go: what it reads, and each waking, costs the worker.
+  // All in one go: what it reads, and each waking, costs the worker.
   socket.cork();
   progress.close();
   send({ ...delivered, run: message.run, rssBytes: process.memoryUsage.rss(), hasSpawned });
+  current = undefined;
+  beginNext();
   socket.uncork();
 }
 

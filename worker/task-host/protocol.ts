@@ -14,7 +14,8 @@ export const lineBytesMax = 64 * 1024;
 export const documentBytesMax = 32 * 1024;
 
 export interface RunMessage {
-  readonly type: 'run';
+  /** `next`: to begin when the last run has ended, unless the worker has taken it back (token-pipe.ts). */
+  readonly type: 'run' | 'next';
   /** Known to this run alone: its messages name it, so that what an earlier one left behind cannot speak for it. */
   readonly run: string;
   readonly jobId: string;
@@ -38,8 +39,8 @@ export interface RunMessage {
 /** From worker to host. `abort` fires the handler's AbortSignal with this reason, `soft-timeout` the softer one. */
 export type ToHost =
   | RunMessage
-  | { readonly type: 'abort'; readonly reason: string }
-  | { readonly type: 'soft-timeout' };
+  | { readonly type: 'abort'; readonly run: string; readonly reason: string }
+  | { readonly type: 'soft-timeout'; readonly run: string };
 
 const thrownKind = z.enum(['invalid-input', 'not-now', 'bad-output', 'effect-unknown', 'error']);
 export type ThrownKind = z.infer<typeof thrownKind>;
@@ -59,6 +60,8 @@ export type ResultDocument = z.infer<typeof resultDocument>;
 
 export const fromHost = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ready') }),
+  /** The one that it was given as the next. */
+  z.object({ type: z.literal('began'), run: z.string() }),
   z.object({
     type: z.literal('progress'),
     run: z.string(),
