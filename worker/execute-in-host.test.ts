@@ -61,7 +61,29 @@ test('the directory of a run that was handed over to another user is removed', a
   expect(existsSync(join(root, 'run-1'))).toBe(false);
 });
 
-function start({ uid }: { uid?: number | undefined } = {}) {
+test('a run that a host has begun is followed there, and no other host is asked', async () => {
+  const { prepareRun, offered, calls, begin, endRuns, root } = start({ runsOn: true });
+  const reports = {} as never;
+  const last = prepareRun([]).execute(reports);
+  await waitFor(() => (calls.run === 1 ? true : undefined), { what: 'the last one to run' });
+  const [next, another] = [prepareRun([], { name: 'run-2' }), prepareRun([], { name: 'run-3' })];
+  await waitFor(() => (offered.length === 2 ? true : undefined), { what: 'both to be given' });
+  expect(offered).toEqual([join(root, 'run-2'), join(root, 'run-3')]);
+  begin(join(root, 'run-2'));
+  expect([next.drop(), another.drop()], 'only what has not begun can be dropped').toEqual([false, true]);
+  const execution = await next.execute(reports);
+  expect([execution.end, calls]).toEqual([
+    { type: 'returned' },
+    { acquire: 1, run: 1, follow: 1, release: 1 },
+  ]);
+  await waitFor(() => (existsSync(join(root, 'run-3')) ? undefined : true), { what: 'the other to be gone' });
+  endRuns();
+  await last;
+  expect(calls.release).toBe(2);
+});
+
+/** @param options.runsOn until `endRuns`. */
+function start({ uid, runsOn = false }: { uid?: number | undefined; runsOn?: boolean } = {}) {
   const root = mkdtempSync(join(realpathSync(tmpdir()), 'execute-'));
   onTestFinished(() => rmSync(root, { recursive: true }));
   const linkable = createFsStorage({ dir: join(root, 'files') });
@@ -82,20 +104,37 @@ function start({ uid }: { uid?: number | undefined } = {}) {
   const exited = Promise.withResolvers<void>();
   /** It cannot be removed while its host lives. */
   let isBlocked = false;
+  const calls = { acquire: 0, run: 0, follow: 0, release: 0 };
+  const offered: string[] = [];
+  const begun = new Set<string>();
+  const ends = Promise.withResolvers<void>();
   const host = {
     exited: exited.promise,
     uid,
+    tenantId: 'default',
     isReusable: () => true,
-    offer: () => undefined,
-    run: async (message: { files: { path: string }[] }) => {
+    offer({ runDir }: { runDir: string }) {
+      offered.push(runDir);
+      const follow = async () => {
+        calls.follow += 1;
+        return { type: 'returned' };
+      };
+      return { host, withdraw: () => !begun.has(runDir), follow };
+    },
+    async run(message: { files: { path: string }[] }) {
+      calls.run += 1;
       received.push(...message.files.map((file) => readFileSync(file.path, 'utf8')));
+      if (runsOn) await ends.promise;
       return { type: 'returned' };
     },
   } as unknown as TaskHost;
   const prepare = createPrepareInHost({
     pool: {
-      acquire: async () => host,
-      release: () => undefined,
+      async acquire() {
+        calls.acquire += 1;
+        return host;
+      },
+      release: () => void (calls.release += 1),
       retire() {
         isBlocked = false;
         exited.resolve();
@@ -115,19 +154,35 @@ function start({ uid }: { uid?: number | undefined } = {}) {
     },
     dir: root,
   });
-  const prepareRun = (files: { id: string; sha256: string }[], { tenantId = 'default' } = {}) =>
+  const prepareRun = (
+    files: { id: string; sha256: string }[],
+    { tenantId = 'default', name = 'run-1' } = {},
+  ) =>
     prepare(
       ...([
-        { files, tenantId },
+        { files, tenantId, queue: 'q' },
         { definition: {} },
-        { name: 'run-1', signal: new AbortController().signal },
+        { name, signal: new AbortController().signal },
+        { begin() {}, mayBeGiven: () => true },
       ] as unknown as Parameters<Prepare>),
     );
   const run = async (...given: Parameters<typeof prepareRun>) => {
     const execution = await prepareRun(...given).execute({} as never);
     await execution.dispose();
   };
-  return { storage, root, prepareRun, run, received, prepared, blockRemoval: () => void (isBlocked = true) };
+  return {
+    storage,
+    root,
+    prepareRun,
+    run,
+    received,
+    prepared,
+    offered,
+    calls,
+    begin: (dir: string) => begun.add(dir),
+    endRuns: ends.resolve,
+    blockRemoval: () => void (isBlocked = true),
+  };
 }
 
 async function store(storage: Storage, text: string, id = uuidv7()) {

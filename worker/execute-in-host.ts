@@ -100,7 +100,7 @@ export function createPrepareInHost(options: {
           if (begun === undefined) await complete(host.uid);
           crashPoint('run.during-task');
           const ended = begun === undefined ? host.run(order, io) : begun.follow(io);
-          line.noteBegun(host, job.queue);
+          line.noteFollowed(host, job.queue);
           const end = await ended;
           // It may run the tenant's next job while the files of this one are stored.
           pool.release(host, cleared.promise);

@@ -283,7 +283,7 @@ const consumers = queues.map((queue) =>
     prefix: config.REDIS_PREFIX,
     connect: () => createConsumerConnection(config.REDIS_URL, log),
     deliveries,
-    ...(queuesOfHosts.has(queue) && { admit: memory.enter }),
+    ...(queuesOfHosts.has(queue) && { admit: memory.enter, isCrowded: memory.isShort }),
     claimsAhead: queuesAhead.has(queue),
     work(delivery, onClaimed, slot, turn) {
       feeder.noteTaken(queue);

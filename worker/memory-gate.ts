@@ -9,6 +9,8 @@ import type { Logger } from '#shared/log.ts';
 export interface MemoryGate {
   /** Resolves to true when there is memory for a job, to false when `isGivenUp` says that nobody waits for it any more. */
   enter(isGivenUp: () => boolean): Promise<boolean>;
+  /** Somebody waits: nobody may begin without asking. */
+  isShort(): boolean;
 }
 
 const lookEveryMs = 250;
@@ -50,6 +52,7 @@ export function createMemoryGate(options: {
   }
 
   return {
+    isShort: () => isShort,
     enter(isGivenUp) {
       if (reserveBytes === 0) return Promise.resolve(true);
       const entered = last.then(() => waitForMemory(isGivenUp));

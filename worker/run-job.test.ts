@@ -112,7 +112,7 @@ function setup(
     settled,
     fed: () => fed,
     run: (slot: true | Promise<boolean> = true, jobId = job.id) =>
-      runJob({ jobId, fence: 0 }, () => {}, slot, { begin() {}, mayBegin: () => true }),
+      runJob({ jobId, fence: 0 }, () => {}, slot, { begin() {}, mayBeGiven: () => true }),
   };
 }
 

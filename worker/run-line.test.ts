@@ -5,18 +5,18 @@ import type { Offer, TaskHost } from './task-host/host.ts';
 test('the first in line are given to busy hosts of their tenant, one to each', () => {
   const { line, hosts, join } = setup({ acme: 2 });
   const places = ['a', 'b', 'c'].map((name) => join(name));
-  for (const host of hosts) line.noteBegun(host, 'q');
+  for (const host of hosts) line.noteFollowed(host, 'q');
   expect(given(hosts)).toEqual([undefined, undefined]);
   for (const place of places) place.setReady();
   expect(given(hosts)).toEqual(['a', 'b']);
   hosts[0]?.beginNext();
-  line.noteBegun(hosts[0] as FakeHost, 'q');
+  line.noteFollowed(hosts[0] as FakeHost, 'q');
   expect(given(hosts)).toEqual(['c', 'b']);
 });
 
 test('who cannot be given to a host holds up those behind', () => {
   const { line, hosts, join } = setup({ acme: 2 });
-  for (const host of hosts) line.noteBegun(host, 'q');
+  for (const host of hosts) line.noteFollowed(host, 'q');
   const [unready, other] = [join('a'), join('b', { tenantId: 'umbrella' })];
   other.setReady();
   join('c').setReady();
@@ -30,16 +30,16 @@ test('who cannot be given to a host holds up those behind', () => {
 
 test('a host has the next run of its own queue only', () => {
   const { line, hosts, join } = setup({ acme: 1 });
-  line.noteBegun(hosts[0] as FakeHost, 'other');
+  line.noteFollowed(hosts[0] as FakeHost, 'other');
   join('a').setReady();
   expect(given(hosts)).toEqual([undefined]);
-  line.noteBegun(hosts[0] as FakeHost, 'q');
+  line.noteFollowed(hosts[0] as FakeHost, 'q');
   expect(given(hosts)).toEqual(['a']);
 });
 
 test('who leaves is taken back, and the next in line is given instead', () => {
   const { line, hosts, join } = setup({ acme: 1 });
-  line.noteBegun(hosts[0] as FakeHost, 'q');
+  line.noteFollowed(hosts[0] as FakeHost, 'q');
   const [a, b] = [join('a'), join('b')];
   a.setReady();
   b.setReady();
@@ -52,7 +52,7 @@ test('who leaves is taken back, and the next in line is given instead', () => {
 
 test('a run that is stopped is taken back at once', () => {
   const { line, hosts, join } = setup({ acme: 1 });
-  line.noteBegun(hosts[0] as FakeHost, 'q');
+  line.noteFollowed(hosts[0] as FakeHost, 'q');
   const stop = new AbortController();
   const stopped = join('a', { signal: stop.signal });
   stopped.setReady();
@@ -66,24 +66,24 @@ test('a run that is stopped is taken back at once', () => {
 
 test('what a host does not begin after all is given to the next one', () => {
   const { line, hosts, join } = setup({ acme: 2 });
-  line.noteBegun(hosts[0] as FakeHost, 'q');
+  line.noteFollowed(hosts[0] as FakeHost, 'q');
   const a = join('a');
   a.setReady();
   hosts[0]?.giveBack();
   expect(given(hosts)).toEqual([undefined, undefined]);
-  line.noteBegun(hosts[1] as FakeHost, 'q');
+  line.noteFollowed(hosts[1] as FakeHost, 'q');
   expect(given(hosts)).toEqual([undefined, 'a']);
 });
 
 test('while something waits that is not claimed, nobody passes it', () => {
   const { line, hosts, join, turn } = setup({ acme: 2 });
-  for (const host of hosts) line.noteBegun(host, 'q');
+  for (const host of hosts) line.noteFollowed(host, 'q');
   join('a').setReady();
-  turn.mayBegin = () => false;
+  turn.mayBeGiven = () => false;
   const b = join('b');
   b.setReady();
   expect(given(hosts)).toEqual(['a', undefined]);
-  turn.mayBegin = () => true;
+  turn.mayBeGiven = () => true;
   b.setReady();
   expect(given(hosts)).toEqual(['a', 'b']);
 });
@@ -102,7 +102,7 @@ function setup(counts: Record<string, number>) {
   const hosts = Object.entries(counts).flatMap(([tenantId, count]) =>
     Array.from({ length: count }, () => createFakeHost(tenantId)),
   );
-  const turn = { begin() {}, mayBegin: () => true };
+  const turn = { begin() {}, mayBeGiven: () => true };
   const join = (name: string, some: { tenantId?: string; signal?: AbortSignal } = {}) => {
     const { tenantId = 'acme', signal = new AbortController().signal } = some;
     const order = { tenantId, runDir: name } as RunInLine['order'];

@@ -2,16 +2,16 @@
  * Claimed runs that stand in line for a slot, ready to begin. The first of them are given to hosts that are still busy with a job of
  * the same tenant and queue: whose last run ends begins the next one at once, in the slot of that.
  *
- * The order of the line is kept: while one cannot be given to a host (another tenant's, for example) those behind it are not either, so it
- * gets the next slot.
+ * They are given in the order of the line: while one cannot be given (another tenant's, for example) those behind it are not either, so it
+ * gets the next slot. One that was given may be passed by those behind it, for as long as its host's run counts as short (host.ts).
  */
 import type { Turn } from '#shared/queue/consumer.ts';
 import type { Offer, RunOrder, TaskHost } from './task-host/host.ts';
 
 export interface RunLine {
   join(run: RunInLine): Place;
-  /** A run of this queue has begun in the host. */
-  noteBegun(host: TaskHost, queue: string): void;
+  /** A run of this queue has begun in the host, and is followed: it may have the next one. */
+  noteFollowed(host: TaskHost, queue: string): void;
 }
 
 export interface RunInLine {
@@ -42,7 +42,7 @@ export function createRunLine(): RunLine {
   function give(queue: string): void {
     for (const entry of lines.get(queue) ?? []) {
       if (entry.offer !== undefined) continue;
-      entry.offer = entry.isReady && entry.turn.mayBegin() ? offer(entry) : undefined;
+      entry.offer = entry.isReady && entry.turn.mayBeGiven() ? offer(entry) : undefined;
       if (entry.offer === undefined) return;
     }
   }
@@ -88,7 +88,7 @@ export function createRunLine(): RunLine {
         leave,
       };
     },
-    noteBegun(host, queue) {
+    noteFollowed(host, queue) {
       for (const known of queueOf.keys()) if (!known.isReusable()) queueOf.delete(known);
       queueOf.set(host, queue);
       give(queue);

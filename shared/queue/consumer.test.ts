@@ -58,7 +58,7 @@ async function setup() {
     slots: number,
     runs: Pick<Parameters<typeof createConsumer>[0], 'work'> & { endAll(): void },
     own: Partial<Deliveries> = {},
-    more: Pick<Parameters<typeof createConsumer>[0], 'admit' | 'claimsAhead' | 'holdMs'> = {},
+    more: Pick<Parameters<typeof createConsumer>[0], 'admit' | 'isCrowded' | 'claimsAhead' | 'holdMs'> = {},
   ) => {
     const consumer = createConsumer({
       queue: 'q',
@@ -342,12 +342,12 @@ test('what has begun in the place of one that ends has the next slot, and is not
   await waitFor(() => (runs.claimed.length === 3 && runs.running() === 1 ? true : undefined), {
     what: 'all to be claimed, and one to run',
   });
-  expect(turns.get(second)?.mayBegin()).toBe(true);
+  expect(turns.get(second)?.mayBeGiven()).toBe(true);
   turns.get(third)?.begin();
-  expect(turns.get(second)?.mayBegin(), 'when more run than there are slots').toBe(false);
+  expect(turns.get(second)?.mayBeGiven(), 'when more run than there are slots').toBe(false);
   runs.end(first);
   await waitFor(() => (runs.begun.length === 2 ? true : undefined), { what: 'the next one' });
-  expect(turns.get(second)?.mayBegin()).toBe(true);
+  expect(turns.get(second)?.mayBeGiven()).toBe(true);
   runs.end(third);
   await waitFor(() => (runs.begun.length === 3 ? true : undefined), { what: 'the last one' });
   expect([runs.begun, asked]).toEqual([
@@ -378,16 +378,43 @@ test('nothing may begin out of turn while a delivery waits that is not claimed',
   await waitFor(() => (runs.claimed.length === 4 && runs.running() === 2 ? true : undefined), {
     what: 'all to be claimed, and two to run',
   });
-  const mayBegin = () => turns.get(bundle[3] ?? '')?.mayBegin();
-  expect(mayBegin()).toBe(true);
+  const mayBeGiven = () => turns.get(bundle[3] ?? '')?.mayBeGiven();
+  expect(mayBeGiven()).toBe(true);
   const [single = ''] = await add(1);
-  await waitFor(() => (mayBegin() === false ? true : undefined), { what: 'another one to wait' });
+  await waitFor(() => (mayBeGiven() === false ? true : undefined), { what: 'another one to wait' });
   for (const jobId of bundle) {
     await waitFor(() => (runs.isRunning(jobId) ? true : undefined), { what: 'the bundle to run' });
     runs.end(jobId);
   }
   await waitFor(() => (runs.isRunning(single) ? true : undefined), { what: 'that one to run' });
-  expect(mayBegin()).toBe(true);
+  expect(mayBeGiven()).toBe(true);
+});
+
+test('nothing is given to anybody while memory is waited for, or in a pause', async () => {
+  const { start, add } = await setup();
+  const runs = createRuns();
+  let turn: Turn | undefined;
+  let isCrowded = false;
+  const consumer = start(
+    1,
+    {
+      ...runs,
+      work(delivery, onClaimed, slot, given?: Turn) {
+        turn = given;
+        return runs.work(delivery, onClaimed, slot);
+      },
+    },
+    {},
+    { claimsAhead: true, holdMs: 60_000, isCrowded: () => isCrowded },
+  );
+  await add(2, 2);
+  await waitFor(() => (runs.claimed.length === 2 ? true : undefined), { what: 'both to be claimed' });
+  expect(turn?.mayBeGiven()).toBe(true);
+  isCrowded = true;
+  expect(turn?.mayBeGiven()).toBe(false);
+  isCrowded = false;
+  await consumer.pause();
+  expect(turn?.mayBeGiven()).toBe(false);
 });
 
 test('what was claimed and has no slot for a while is told so, and takes none', async () => {

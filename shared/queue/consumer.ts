@@ -20,10 +20,13 @@ import { createSlotGate } from './slot-gate.ts';
 
 /** The place of what is claimed among all that wait for a slot. */
 export interface Turn {
-  /** It has begun, in the place of one that has just ended and whose slot it shall have. */
+  /** It has begun, in the place of one that has just ended: the slot that this leaves is its. May be called again. */
   begin(): void;
-  /** False while something waits that is not claimed yet, which would be passed over, and while more run than there are slots. */
-  mayBegin(): boolean;
+  /**
+   * Whether it may be given to somebody who begins it without asking. Not while something waits that is not claimed yet, or for memory: it
+   * would be passed over. And not while another one that has begun waits for its slot.
+   */
+  mayBeGiven(): boolean;
 }
 
 export interface Consumer {
@@ -59,6 +62,8 @@ export function createConsumer(options: {
   deliveries: Pick<Deliveries, 'giveBack' | 'countWaiting'>;
   /** Resolves to true when there is room for one more, to false when it has been given up. */
   admit?: (isGivenUp: () => boolean) => Promise<boolean>;
+  /** Somebody waits for `admit`, of any queue. */
+  isCrowded?: () => boolean;
   /**
    * Resolves when the slot is free again. `onClaimed` is called when the delivery has no meaning any more. What is claimed may
    * begin when `slot` is true; it goes back, without having begun, when that is false. A claim that fails must reject at once, without
@@ -85,7 +90,7 @@ export function createConsumer(options: {
   const { claimsAhead = false, holdMs = holdMsDefault } = options;
   const fetches = Math.min(slots, fetchesMax);
   const gate = createSlotGate(slots, fetches);
-  /** Deliveries that wait for a slot before they are claimed. */
+  /** Deliveries that wait before they are claimed. */
   let unclaimed = 0;
   /** Entries whose deliveries are not all claimed or given back. */
   let handling = 0;
@@ -205,7 +210,7 @@ export function createConsumer(options: {
         turn.hasBegun = true;
         if (turn.place !== undefined) gate.comeFirst(turn.place);
       },
-      mayBegin: () => unclaimed === 0 && gate.begun() === 0,
+      mayBeGiven: () => !isPaused && unclaimed === 0 && gate.begun() === 0 && options.isCrowded?.() !== true,
     };
     return turn;
   }
@@ -218,19 +223,21 @@ export function createConsumer(options: {
     const place = gate.enter(isOver);
     if (turn === undefined) unclaimed += 1;
     else turn.place = place;
-    const hasSlot = await place;
-    if (turn === undefined) unclaimed -= 1;
-    if (!hasSlot) return false;
     // What has begun has the memory of the one whose place it took.
     const hasBegun = () => turn?.hasBegun === true;
+    const isGivenUp = () => isPaused || isLate || hasBegun();
+    let hasSlot = false;
     let isIn = false;
     try {
-      const isAdmitted = hasBegun() || ((await options.admit?.(() => isPaused || isLate)) ?? true);
+      hasSlot = await place;
+      if (!hasSlot) return false;
+      const isAdmitted = hasBegun() || ((await options.admit?.(isGivenUp)) ?? true);
       // BullMQ had asked for it before the pause.
       isIn = hasBegun() || (isAdmitted && !isPaused);
       return isIn;
     } finally {
-      if (!isIn) gate.leave();
+      if (turn === undefined) unclaimed -= 1;
+      if (hasSlot && !isIn) gate.leave();
     }
   }
 

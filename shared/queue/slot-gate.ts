@@ -9,9 +9,9 @@ export interface SlotGate {
   busy(): number;
   /** Takes a slot as soon as one is not taken, first come first served. @returns false when there was none until `isOver` resolved. */
   enter(isOver: Promise<unknown>): Promise<boolean>;
-  /** Who waits with this promise of `enter` has begun: the next slot is its, however long that takes. */
+  /** Who waits with this promise of `enter` has begun: it has the next slot after others that have, however long that takes. */
   comeFirst(place: Promise<boolean>): void;
-  /** How many wait that have begun: more run than there are slots. */
+  /** How many wait that have begun. */
   begun(): number;
   /** Whoever waits longest has the slot now. */
   leave(): void;

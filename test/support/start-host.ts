@@ -5,13 +5,8 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { onTestFinished } from 'vitest';
 import { createLogger } from '#shared/log.ts';
-import {
-  spawnHost,
-  type HostLimits,
-  type RunIo,
-  type RunOrder,
-  type TaskHost,
-} from '#worker/task-host/host.ts';
+import { spawnHost, type HostLimits, type RunOrder, type TaskHost } from '#worker/task-host/host.ts';
+import type { RunIo } from '#worker/task-host/host-run.ts';
 import { createHostDir } from '#worker/task-host/scratch.ts';
 import { openTokenPipe } from '#worker/task-host/token-pipe.ts';
 

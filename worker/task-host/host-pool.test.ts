@@ -48,7 +48,7 @@ test.runIf(process.platform === 'linux')(
     const until = join(mkdtempSync(join(tmpdir(), 'windlass-gate-')), 'open');
     const gated = `async () => { while (!process.getBuiltinModule('fs').existsSync('${until}')) await new Promise((resolve) => setTimeout(resolve, 5)) }`;
     await host.run(orderHandler(host, '() => 1'), io);
-    host.free();
+    host.leave();
     const beginBoth = async () => {
       const last = host.run(orderHandler(host, '() => 1'), io);
       const next = host.offer(orderHandler(host, gated), { onBegun() {}, onTakenBack() {} });
@@ -58,7 +58,8 @@ test.runIf(process.platform === 'linux')(
     let next = await beginBoth();
     // A run that takes long has no next one, and on a slow machine this one may.
     while (next === undefined || next.withdraw()) {
-      host.free();
+      expect(host.isReusable()).toBe(true);
+      host.leave();
       next = await beginBoth();
     }
     pool.release(host, Promise.resolve());

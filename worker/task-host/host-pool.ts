@@ -151,7 +151,7 @@ export function createHostPool(options: {
         uncleared.set(host, runs.add(cleared));
         void cleared.then(() => runs.delete(cleared));
       }
-      if (!host.free()) return;
+      if (!host.leave()) return;
       if (isClosed || !host.isReusable()) {
         void end(host);
         return;

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { io, limits, log, never, orderHandler, orderRun, startHost } from '#test/support/start-host.ts';
 import { waitFor } from '#test/support/wait-for.ts';
-import { spawnHost, type RunIo, type TaskHost } from './host.ts';
+import type { RunIo } from './host-run.ts';
+import { spawnHost, type TaskHost } from './host.ts';
 
 test('an input as large as the api accepts reaches the handler', async () => {
   const host = await startHost();

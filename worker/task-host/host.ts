@@ -4,12 +4,13 @@
  * and whenever a run ended in any way but orderly. Ending a run by force takes at most 3 s: AbortSignal at once,
  * SIGTERM to the process group after 1 s, SIGKILL to everything it started after 2.5 s.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import type { Duplex } from 'node:stream';
 import { cleanText } from '#shared/domain/text.ts';
 import type { Logger } from '#shared/log.ts';
-import { createMark, killHostProcesses, killStrays, markVariable, signalGroup } from './processes.ts';
+import { describeDeath } from './describe-death.ts';
+import { createHostRun, type HostRun, type RunEnd, type RunIo } from './host-run.ts';
+import { createMark, killHostProcesses, killStrays, signalGroup } from './processes.ts';
 import {
   createLineSplitter,
   fromHost,
@@ -20,7 +21,7 @@ import {
   type ThrownKind,
   type ToHost,
 } from './protocol.ts';
-import { homeOf } from './scratch.ts';
+import { spawnLimited } from './spawn-limited.ts';
 import type { TokenPipe } from './token-pipe.ts';
 
 export interface HostLimits {
@@ -65,17 +66,17 @@ export interface TaskHost {
   offer(
     order: RunOrder,
     on: {
-      /** In the moment in which the worker learns that it has begun. */
+      /** It has begun, or cannot be taken back any more. Called before the last run is over for anybody, and maybe again. */
       onBegun(): void;
       /** The host does not begin it after this one. Not called for `withdraw`. */
       onTakenBack(): void;
     },
   ): Offer | undefined;
   /**
-   * One of its runs is over, for whoever followed it. What it has not begun is taken back.
-   * @returns false when it has another one all the same, whose end somebody follows, or will.
+   * To be called once for each run that was followed to its end. What the host has not begun is taken back.
+   * @returns false when it has another run all the same, which somebody else follows, or will.
    */
-  free(): boolean;
+  leave(): boolean;
   /** It is not reusable any more. */
   retire(): void;
   /** Resolves when its process is gone, whoever ended it. */
@@ -86,41 +87,20 @@ export interface TaskHost {
 
 export type RunOrder = Omit<RunMessage, 'type' | 'run'>;
 
-export interface RunIo {
-  /** Aborting it ends the run within 3 s, whatever the handler does. */
-  readonly signal: AbortSignal;
-  readonly softSignal: AbortSignal;
-  onProgress(percent: number, message: string | undefined): void;
-  onLog(message: string): void;
-}
-
 /** A job that a host has as its next one. */
 export interface Offer {
   readonly host: TaskHost;
-  /** @returns true when the host does not begin it. If not, it has begun or is about to, and `follow` has to be called. */
+  /**
+   * @returns true when the host does not begin it. If not, it has begun or is about to, or has died and nobody can know: `follow` has to be
+   * called.
+   */
   withdraw(): boolean;
   /** What `run` would return. */
   follow(io: RunIo): Promise<HostEnd>;
 }
 
-type RunEnd = Extract<FromHost, { type: 'returned' | 'threw' }>;
-type RunSaid = Extract<FromHost, { type: 'progress' | 'log' }> | RunEnd;
-
-/** A run in a host. Somebody may listen only when it has begun: what it said until then is kept. */
-interface HostRun {
-  readonly id: string;
-  readonly ended: Promise<RunEnd>;
-  hear(message: RunSaid): void;
-  listen(io: Pick<RunIo, 'onProgress' | 'onLog'>): void;
-}
-
-/**
- * Of a run that takes longer nobody knows when it ends: its host has no next one, which could begin in another, and gains nothing
- * either.
- */
+/** The host of a run that takes longer has no next one: that would gain nothing, and could begin in another host meanwhile. */
 const shortRunMsDefault = 100;
-/** Of a run that nobody listens to yet; further ones are lost. */
-const keptLogsMax = 100;
 const termAfterMs = 1_000;
 const killAfterMs = 2_500;
 /** Of a host; further ones have to wait. A handler that logs in a loop may say this much. */
@@ -159,16 +139,21 @@ export function spawnHost(options: {
   let isStopping = false;
   let hasExited = false;
   let stderr = '';
+  /** What was written to stderr by the time that the last run had ended, in characters. */
+  let wordsOfOthers = 0;
   let secondStartedMs = 0;
   let messages = 0;
   let current: HostRun | undefined;
-  /** Runs that have begun and are not over for everybody (`free`). */
+  /** Runs that have begun and were not left. */
   let open = 0;
-  /** The host may not have read yet that it has a next run, which was taken back: it would take the token of another one for that. */
+  /** A next run was taken back, and the host may read of it only later: then it would read the token of another one. */
   let hasStale = false;
+  /** The same, of a time before the current run: there is no other one until it is over. */
   let mayReadStale = false;
   let beganMs = 0;
-  let next: { readonly run: HostRun; readonly offer: Offer; begin(): void; takeBack(): void } | undefined;
+  let next:
+    | { readonly run: HostRun; readonly offer: Offer; begin(): void; takeBack(): void; onBegun(): void }
+    | undefined;
 
   const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
     child.once('error', () => resolve({ code: null, signal: null }));
@@ -182,7 +167,9 @@ export function spawnHost(options: {
     return end;
   });
   child.stderr?.on('data', (chunk: Buffer) => {
-    stderr = (stderr + chunk.toString('utf8')).slice(-stderrBytesMax);
+    const all = stderr + chunk.toString('utf8');
+    stderr = all.slice(-stderrBytesMax);
+    wordsOfOthers = Math.max(0, wordsOfOthers - (all.length - stderr.length));
   });
   // What a handler prints is for its author's eyes while developing, and nobody's protocol.
   child.stdout?.on('data', (chunk: Buffer) =>
@@ -223,6 +210,8 @@ export function spawnHost(options: {
 
   function endRun(end: RunEnd): void {
     current = undefined;
+    // What it said may be read after that it has ended.
+    setImmediate(() => (wordsOfOthers = stderr.length));
     if (end.rssBytes > limits.recycleRss) isSpent = true;
     // After processes were started it does not begin the next one.
     if (isSpent || end.hasSpawned) next?.takeBack();
@@ -293,7 +282,11 @@ export function spawnHost(options: {
     io.softSignal.removeEventListener('abort', warn);
     if (end.type === 'returned') return { type: 'returned', document: end.document };
     if (io.signal.aborted) return { type: 'stopped' };
-    if (end.type === 'exit') return { type: 'died', description: describeDeath(end, stderr) };
+    if (end.type === 'exit') {
+      // What it said may have come before the end of the run before it.
+      const words = stderr.slice(wordsOfOthers).trim() === '' ? stderr : stderr.slice(wordsOfOthers);
+      return { type: 'died', description: describeDeath(end, words) };
+    }
     return { type: 'threw', kind: end.kind, message: cleanText(end.message, 2_000), delayMs: end.delayMs };
   }
 
@@ -308,6 +301,7 @@ export function spawnHost(options: {
       const run = createHostRun();
       begin(run);
       stderr = '';
+      wordsOfOthers = 0;
       mayReadStale = hasStale;
       hasStale = false;
       send({ ...order, type: 'run', run: run.id });
@@ -316,7 +310,7 @@ export function spawnHost(options: {
     offer(order, { onBegun, onTakenBack }) {
       const run = createHostRun();
       const leftMs = shortRunMs - (performance.now() - beganMs);
-      if (current === undefined || next !== undefined || isSpent || mayReadStale || leftMs <= 0)
+      if (current === undefined || next !== undefined || isSpent || mayReadStale || leftMs < 1)
         return undefined;
       if (tokens?.put(run.id) !== true) return undefined;
       let isWithdrawn = false;
@@ -337,11 +331,12 @@ export function spawnHost(options: {
       const takeBack = () => {
         if (offer.withdraw()) onTakenBack();
       };
-      const timer = setTimeout(takeBack, leftMs);
+      const timer = setTimeout(takeBack, Math.ceil(leftMs));
       next = {
         run,
         offer,
         takeBack,
+        onBegun,
         begin() {
           next = undefined;
           hasStale = false;
@@ -354,10 +349,12 @@ export function spawnHost(options: {
       send({ ...order, type: 'next', run: run.id });
       return offer;
     },
-    free() {
+    leave() {
       open = Math.max(0, open - 1);
       if (open > 0) return false;
       next?.takeBack();
+      // Before somebody else has the slot of the run that is over.
+      next?.onBegun();
       return next === undefined;
     },
     exited,
@@ -375,125 +372,10 @@ export function spawnHost(options: {
   return host;
 }
 
-function createHostRun(): HostRun {
-  const { promise, resolve } = Promise.withResolvers<RunEnd>();
-  let progress: Extract<FromHost, { type: 'progress' }> | undefined;
-  let logs: Extract<FromHost, { type: 'log' }>[] = [];
-  let io: Pick<RunIo, 'onProgress' | 'onLog'> | undefined;
-
-  function hear(message: RunSaid): void {
-    if (message.type === 'returned' || message.type === 'threw') resolve(message);
-    else if (message.type === 'progress') {
-      if (io === undefined) progress = message;
-      else io.onProgress(message.percent, message.message);
-    } else if (io !== undefined) io.onLog(message.message);
-    else if (logs.length < keptLogsMax) logs.push(message);
-  }
-
-  return {
-    id: randomUUID(),
-    ended: promise,
-    hear,
-    listen(to) {
-      io = to;
-      for (const message of [...logs, ...(progress === undefined ? [] : [progress])]) hear(message);
-      logs = [];
-    },
-  };
-}
-
 function parseMessage(line: string): FromHost | undefined {
   try {
     return fromHost.parse(JSON.parse(line));
   } catch {
     return undefined;
   }
-}
-
-/** Node's own stack says nothing to the author of a task, and is long enough to hide what does. */
-const nativeFrame = /^\s*\d+: 0x[0-9a-f]+ |^-{5} Native stack trace -{5}$/;
-
-function describeDeath(end: { code: number | null; signal: NodeJS.Signals | null }, stderr: string): string {
-  const how =
-    end.signal === null ? `exited with code ${end.code ?? 'unknown'}` : `was killed by ${end.signal}`;
-  const lines = stderr
-    .trim()
-    .split('\n')
-    .filter((line) => line.trim() !== '' && !nativeFrame.test(line))
-    .slice(-5)
-    .join('\n');
-  return cleanText(
-    `The process that ran the task ${how}.${lines === '' ? '' : ` Its last words:\n${lines}`}`,
-    2_000,
-  );
-}
-
-/**
- * The limits are set by a shell before Node starts (Node has no setrlimit). RLIMIT_DATA, not RLIMIT_AS: V8 and
- * WebAssembly reserve tens of gigabytes of address space that they never touch. Core dumps are off, because they
- * would hold a client's data. `setpriv --pdeathsig` makes the kernel kill the host when its worker dies,
- * also while a handler blocks the event loop.
- */
-const limitScript = `
-ulimit -c 0
-ulimit -d "$1" 2>/dev/null
-ulimit -f "$2" 2>/dev/null
-ulimit -n 1024 2>/dev/null
-echo 1000 2>/dev/null > /proc/self/oom_score_adj
-shift 2
-if command -v setpriv >/dev/null 2>&1 && setpriv --pdeathsig KILL true 2>/dev/null; then exec setpriv --pdeathsig KILL "$@"; fi
-exec "$@"`;
-
-/**
- * What V8 reserves for code when it starts: it counts as data although hardly any of it is ever touched, so it comes on
- * top of what a task may have. Measured: a Node 24 that does nothing has 562 MiB of data and 42 MiB in memory.
- */
-const reservedBytes = 576 * 1024 * 1024;
-
-const mainFile = new URL('./main.ts', import.meta.url).pathname;
-
-function spawnLimited(options: {
-  dir: string;
-  limits: HostLimits;
-  uid: number | undefined;
-  mark: string;
-  compileCache: string | undefined;
-  tokens: TokenPipe | undefined;
-}): ChildProcess {
-  const { dir, limits, uid, mark, compileCache, tokens } = options;
-  const home = homeOf(dir);
-  const heapMiB = Math.floor(limits.memoryMax / 2 / 1024 / 1024);
-  return spawn(
-    '/bin/sh',
-    [
-      '-c',
-      limitScript,
-      'task-host',
-      String(Math.floor((limits.memoryMax + reservedBytes) / 1024)),
-      String(Math.floor(limits.fileBytesMax / 512)),
-      process.execPath,
-      '--disable-warning=ExperimentalWarning',
-      `--max-old-space-size=${heapMiB}`,
-      mainFile,
-    ],
-    {
-      cwd: home,
-      // A group of its own, so that it can be killed with its children.
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe', ...(tokens === undefined ? [] : [tokens.hostFd])],
-      // Nothing of the worker's environment: it holds the passwords of Postgres, Redis and the mail server.
-      env: {
-        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-        HOME: home,
-        TMPDIR: home,
-        LANG: 'C.UTF-8',
-        TZ: 'UTC',
-        // libvips refuses its loaders that were never fuzzed.
-        VIPS_BLOCK_UNTRUSTED: '1',
-        [markVariable]: mark,
-        ...(compileCache !== undefined && { NODE_COMPILE_CACHE: compileCache }),
-      },
-      ...(uid !== undefined && { uid, gid: uid }),
-    },
-  );
 }

@@ -19,9 +19,29 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     expect(begun()).toBe(0);
     expect(await last).toMatchObject({ document: { result: 'last' } });
     expect(begun()).toBe(1);
-    expect([given.withdraw(), host.free()]).toEqual([false, false]);
+    expect([given.withdraw(), host.leave()]).toEqual([false, false]);
     expect(await given.follow(io)).toMatchObject({ document: { result: 'next' } });
-    expect([host.free(), host.isReusable()]).toEqual([true, true]);
+    expect([host.leave(), host.isReusable()]).toEqual([true, true]);
+  });
+
+  test('has begun for everybody when the last one is left and it cannot be taken back', async () => {
+    const { host, run, offer } = await start();
+    // Somebody has its token, and does not say so.
+    const last = run(
+      `() => { const wait = setInterval(() => {
+        try { process.getBuiltinModule('fs').readSync(4, Buffer.alloc(36)); clearInterval(wait); done() } catch {}
+      }, 2);
+      let done; return new Promise((resolve) => (done = resolve)) }`,
+    );
+    const { given, begun } = offer(`() => {}`);
+    await last;
+    expect(begun()).toBe(0);
+    expect(host.leave()).toBe(false);
+    expect([begun(), given.withdraw()]).toEqual([1, false]);
+    const stop = new AbortController();
+    stop.abort('timeout');
+    expect(await given.follow({ ...io, signal: stop.signal })).toEqual({ type: 'stopped' });
+    expect(host.leave()).toBe(true);
   });
 
   test('does not begin when it was taken back, also while a handler keeps the thread to itself', async () => {
@@ -39,7 +59,7 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     expect(await run(`() => 'another'`)).toMatchObject({ document: { result: 'another' } });
   });
 
-  test('is taken back by the host that shall be free', async () => {
+  test('is taken back when the last one is left', async () => {
     const { host, run, offer, gate, mark } = await start();
     const last = run(
       `async () => { await until('last'); process.getBuiltinModule('child_process').spawn('true') }`,
@@ -47,7 +67,7 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     const { given } = offer(`() => mark('next')`);
     gate('last');
     await last;
-    expect([host.free(), given.withdraw()]).toEqual([true, true]);
+    expect([host.leave(), given.withdraw()]).toEqual([true, true]);
     expect(await run(`() => 1`)).toMatchObject({ type: 'returned' });
     expect(existsSync(mark('next'))).toBe(false);
   });
@@ -62,7 +82,7 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
       when: 'the last one has started processes',
       handler: `() => void process.getBuiltinModule('child_process').spawn('true')`,
     },
-    { when: 'the last one takes longer', handler: `() => until('last')`, shortRunMs: 150 },
+    { when: 'the last one takes longer', handler: `() => until('last')`, shortRunMs: 500 },
     { when: 'the host dies', handler: `() => process.exit(7)` },
   ])('is taken back when $when', async ({ handler, stops, shortRunMs }) => {
     const { run, offer, mark, gate } = await start(shortRunMs === undefined ? {} : { shortRunMs });
@@ -84,12 +104,12 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     offer(`() => { mark('stale') }`).given.withdraw();
     gate('last');
     await last;
-    host.free();
+    host.leave();
     const another = run(`() => until('another')`);
     expect(() => offer(`() => {}`)).toThrow('cannot have');
     gate('another');
     await another;
-    host.free();
+    host.leave();
     void run(`() => 1`);
     const { given } = offer(`() => 2`);
     expect(await given.follow(io)).toMatchObject({ document: { result: 2 } });
@@ -110,8 +130,9 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     waitBlocking(mark('next'));
     // The last one has ended, and the worker does not know it.
     stopLast.abort('timeout');
+    // By now it would have been ended by force.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_200);
     expect(await last).toMatchObject({ type: 'returned' });
-    await new Promise((resolve) => setTimeout(resolve, 50));
     expect(existsSync(mark('stopped'))).toBe(false);
     const next = given.follow({ ...io, signal: stopNext.signal });
     stopNext.abort('cancelled');
@@ -121,13 +142,15 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
 
   test('that kills its host is the one that died', async () => {
     const { run, offer } = await start();
-    const last = run(`() => 'last'`);
-    const { given } = offer(`() => process.exit(7)`);
-    expect(await last).toMatchObject({ document: { result: 'last' } });
-    expect(await given.follow(io)).toMatchObject({
-      type: 'died',
-      description: expect.stringContaining('code 7'),
-    });
+    const last = run(`() => { console.error('words of the last one') }`);
+    const { given } = offer(
+      `async () => { await new Promise((resolve) => setTimeout(resolve, 50)); console.error('its own words'); process.exit(7) }`,
+    );
+    expect(await last).toMatchObject({ type: 'returned' });
+    const { description } = (await given.follow(io)) as { description?: string };
+    expect(description).toContain('code 7');
+    expect(description).toContain('its own words');
+    expect(description).not.toContain('words of the last one');
   });
 
   test('is heard from the beginning, whenever somebody listens', async () => {
@@ -167,9 +190,9 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     expect(await last).toMatchObject({ type: 'died', description: expect.stringContaining('began a run') });
     expect([host.isReusable(), begun()]).toEqual([false, 0]);
     // Nobody knows whether it has begun.
-    expect([given.withdraw(), host.free()]).toEqual([false, false]);
+    expect([given.withdraw(), host.leave()]).toEqual([false, false]);
     expect(await given.follow(io)).toMatchObject({ type: 'died' });
-    expect(host.free()).toBe(true);
+    expect(host.leave()).toBe(true);
   });
 });
 
@@ -199,7 +222,7 @@ async function start(options: Parameters<typeof startHost>[0] = {}) {
   const run = (handler: string, some: Partial<typeof io> = {}) =>
     host.run(order(handler), { ...io, ...some });
   expect(await run(`() => 'warm'`)).toMatchObject({ type: 'returned' });
-  host.free();
+  host.leave();
   return {
     host,
     mark,
