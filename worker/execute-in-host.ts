@@ -21,7 +21,6 @@ export function createPrepareInHost(options: {
 }): Prepare {
   const { pool, storage, outputStore, disk } = options;
   const spareDirs = createSpareDirs({ disk, dir: options.dir });
-
   const line = createRunLine();
 
   return (job, task, run, turn) => {

@@ -20,7 +20,7 @@ function setup(start: { available: number; isBusy: boolean; reserve?: number; is
   const enter = async (id: number): Promise<void> => {
     if (await gate.enter(() => state.isGivenUp === true)) entered.push(id);
   };
-  return { state, entered, enter };
+  return { state, entered, enter, isShort: gate.isShort };
 }
 
 /** The gate has looked at the memory three more times: had it let somebody through, that would show by now. */
@@ -30,13 +30,14 @@ async function looked(state: { readonly looks: number }): Promise<void> {
 }
 
 test('a job waits while memory is short and others run, and goes on when they have given it back', async () => {
-  const { state, entered, enter } = setup({ available: 99, isBusy: true });
+  const { state, entered, enter, isShort } = setup({ available: 99, isBusy: true });
+  expect(isShort()).toBe(false);
   const waiting = enter(1);
   await looked(state);
-  expect(entered).toEqual([]);
+  expect([entered, isShort()]).toEqual([[], true]);
   state.available = 100;
   await waiting;
-  expect(entered).toEqual([1]);
+  expect([entered, isShort()]).toEqual([[1], false]);
 });
 
 test('where nothing runs a job goes on, however little memory there is', async () => {
