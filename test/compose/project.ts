@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { freePort } from '#scripts/embedded/free-port.ts';
+import { findListenProblem } from '#scripts/embedded/free-port.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { run, runOrThrow, type Answer } from './docker.ts';
 
@@ -46,7 +46,7 @@ export async function createProject(
   settings: Record<string, string>,
 ): Promise<Project> {
   const name = `windlass-test-${randomBytes(4).toString('hex')}`;
-  const [port, mailPort] = [await freePort(), await freePort()];
+  const [port, mailPort] = [await lastingPort(), await lastingPort()];
   const env = {
     WINDLASS_API_IMAGE: 'windlass-api:compose-test',
     WINDLASS_WORKER_IMAGE: 'windlass-worker:compose-test',
@@ -102,4 +102,15 @@ export async function createProject(
     },
   };
   return project;
+}
+
+/**
+ * A free port that systems give to nobody who asks for any (Linux gives those from 32768 on): nobody has taken it when stopped
+ * containers are started again.
+ */
+async function lastingPort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(20_000, 30_000);
+    if ((await findListenProblem(port, '127.0.0.1')) === undefined) return port;
+  }
 }
