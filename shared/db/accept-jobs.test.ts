@@ -1,5 +1,6 @@
 import { Client } from 'pg';
 import { afterEach, beforeEach, expect, inject, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
@@ -13,7 +14,7 @@ import { appendLogs, listLogs } from './job-logs.ts';
 import { cancelJob, findJob, listAttempts, saveProgress } from './jobs.ts';
 import { createDb, type Db } from './pool.ts';
 import { createSettleRuns, type RunEnd } from './settle-runs.ts';
-import { registerWorker, reapDeadWorkers, renewLease, type OwnedRun } from './workers.ts';
+import { reapDeadWorkers, renewLease, type OwnedRun } from './workers.ts';
 import type { Settlement } from '../domain/job.ts';
 import { uuidv7 } from '../ids.ts';
 
@@ -26,11 +27,7 @@ beforeEach(async () => {
   world = await createWorld();
   db = createDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q']);
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 10 }, { id: workerId });
 });
 afterEach(async () => {
   await db.end();

@@ -1,12 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { insertJob } from '#test/support/insert-job.ts';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { jobStates } from '../domain/job.ts';
-import { uuidv7 } from '../ids.ts';
 import { drainBatchMax, drainQueue } from './drain-queue.ts';
 import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { createDb, type Db } from './pool.ts';
-import { registerWorker } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -89,11 +88,7 @@ test('a drain while the queue is being fed, and another drain, cancel each job o
     `INSERT INTO jobs (id, tenant_id, task, queue, state, run_at, rank_at, input, attempts_max, retention_ms)
      SELECT gen_random_uuid(), 'a', 't', 'q', 'queued', now(), now() - n * interval '1 s', '{}', 1, 1000 FROM generate_series(1, 3000) AS n`,
   );
-  await registerWorker(
-    db,
-    { id: uuidv7(), host: 'h', pid: 1, version: '0', slots: { q: 1_000 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 1_000 });
   let isDraining = true;
   const feeding = (async () => {
     while (isDraining) await feedQueues(db, ['q']);

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { uuidv7 } from '../ids.ts';
@@ -8,7 +9,6 @@ import { expireJobs } from './expire-jobs.ts';
 import { ensureQueues } from './feed-queues.ts';
 import { createDb, type Db } from './pool.ts';
 import { retryJob } from './retry-job.ts';
-import { registerWorker } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -77,11 +77,7 @@ test.each(['scheduled', 'blocked', 'queued', 'retrying'])(
 
 test('a claim refuses what is worthless by now, also when nobody has noticed yet', async () => {
   const workerId = uuidv7();
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 1 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 1 }, { id: workerId });
   const claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
   const [late, early] = [await accept(), await accept()];
   await setStartBefore(late, '-1 ms');

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import type { Settlement } from '../domain/job.ts';
@@ -9,7 +10,7 @@ import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { cancelJob } from './jobs.ts';
 import { createHotDb, type Db } from './pool.ts';
 import { createSettleRuns } from './settle-runs.ts';
-import { reapDeadWorkers, registerWorker } from './workers.ts';
+import { reapDeadWorkers } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -19,11 +20,7 @@ beforeEach(async () => {
   world = await createWorld();
   db = createHotDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q']);
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 10 }, { id: workerId });
 });
 afterEach(async () => {
   await db.end();
@@ -152,11 +149,7 @@ test('a retry, a put-back and a dead worker keep and free the key like every oth
   await claim(next ?? '', next === a ? 1 : 0);
   await db.query(`UPDATE workers SET lease_until = now() - interval '1 s'`);
   expect(await reapDeadWorkers(db, () => undefined, new Date())).toHaveLength(1);
-  await registerWorker(
-    db,
-    { id: uuidv7(), host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 10 });
   expect(await feed()).toHaveLength(1);
 });
 

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { uuidv7 } from '../ids.ts';
@@ -7,7 +8,6 @@ import { createClaimJobs } from './claim-jobs.ts';
 import { ensureQueues, feedQueues, setQueueRates, type QueueDelivery } from './feed-queues.ts';
 import { createHotDb, type Db } from './pool.ts';
 import { createSettleRuns } from './settle-runs.ts';
-import { registerWorker } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -17,11 +17,7 @@ beforeEach(async () => {
   world = await createWorld();
   db = createHotDb({ url: world.databaseUrl, size: 8, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q']);
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 100 }, isolation: 'process' },
-    600_000,
-  );
+  await registerTestWorker(db, { q: 100 }, { id: workerId, leaseMs: 600_000 });
 });
 afterEach(async () => {
   await db.end();

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
@@ -9,7 +10,6 @@ import { ensureQueues, feedQueues } from './feed-queues.ts';
 import { cancelJob } from './jobs.ts';
 import { pauseQueue, resumeQueue } from './pause-queue.ts';
 import { createDb, type Db } from './pool.ts';
-import { registerWorker } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -20,11 +20,7 @@ beforeEach(async () => {
   db = createDb({ url: world.databaseUrl, size: 8, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q', 'other']);
   const workerId = uuidv7();
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 1_000 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 1_000 }, { id: workerId });
   claims = createClaimJobs(db, { id: workerId, tasks: ['t'] });
 });
 afterEach(async () => {

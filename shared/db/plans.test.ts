@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { uuidv7 } from '#shared/ids.ts';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
@@ -21,7 +22,7 @@ import { createSettleRuns } from './settle-runs.ts';
 import { countWaitingOfTenant } from './tenant-usage.ts';
 import { listWorkers } from './worker-list.ts';
 import type { Settlement } from '../domain/job.ts';
-import { reapDeadWorkers, registerWorker, renewLease } from './workers.ts';
+import { reapDeadWorkers, renewLease } from './workers.ts';
 
 const succeeded: Settlement = {
   state: 'succeeded',
@@ -51,11 +52,7 @@ test('what every job and every second costs is found by an index, also when the 
   const before = await countSequentialScans();
 
   const workerId = uuidv7();
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 10 }, { id: workerId });
   const job = newJob();
   await createAcceptJobs(db).add(job);
   await feedQueues(db, ['q']);
@@ -208,11 +205,7 @@ test('F63: beside a million finished jobs a job costs as little as ever, a trans
     await ensureQueues(hot, ['q']);
     await insertFinished(1_000_000);
     const workerId = uuidv7();
-    await registerWorker(
-      hot,
-      { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
-      60_000,
-    );
+    await registerTestWorker(hot, { q: 10 }, { id: workerId });
     const costOf = async (work: () => Promise<unknown>) => {
       const before = await countEntriesRead(hot);
       await work();

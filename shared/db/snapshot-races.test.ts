@@ -4,6 +4,7 @@
  */
 import { Client } from 'pg';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { waitFor } from '#test/support/wait-for.ts';
 import { createWorld, type World } from '#test/support/world.ts';
@@ -14,7 +15,6 @@ import { ensureQueues } from './feed-queues.ts';
 import { cancelJob, findJob } from './jobs.ts';
 import { createDb, type Db } from './pool.ts';
 import { retryJob } from './retry-job.ts';
-import { registerWorker } from './workers.ts';
 import { uuidv7 } from '../ids.ts';
 
 let world: World;
@@ -25,11 +25,7 @@ beforeEach(async () => {
   world = await createWorld();
   db = createDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q']);
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 10 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 10 }, { id: workerId });
 });
 afterEach(async () => {
   await db.end();

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { registerTestWorker } from '#test/support/register-test-worker.ts';
 import { newJob } from '#test/support/new-job.ts';
 import { createWorld, type World } from '#test/support/world.ts';
 import { toUniqueKey, type UniqueKeyOption } from '../domain/unique-key.ts';
@@ -13,7 +14,7 @@ import { createHotDb, type Db } from './pool.ts';
 import { deletePurgedJobs, purgeJobs } from './retention.ts';
 import { createSettleRuns } from './settle-runs.ts';
 import { createAcceptAnyJobs } from './unique-jobs.ts';
-import { reapDeadWorkers, registerWorker } from './workers.ts';
+import { reapDeadWorkers } from './workers.ts';
 
 let world: World;
 let db: Db;
@@ -24,11 +25,7 @@ beforeEach(async () => {
   world = await createWorld();
   db = createHotDb({ url: world.databaseUrl, size: 5, timeoutMs: 5_000, name: 'test' });
   await ensureQueues(db, ['q']);
-  await registerWorker(
-    db,
-    { id: workerId, host: 'h', pid: 1, version: '0', slots: { q: 100 }, isolation: 'process' },
-    60_000,
-  );
+  await registerTestWorker(db, { q: 100 }, { id: workerId });
   accepts = createAcceptAnyJobs(db);
 });
 afterEach(async () => {

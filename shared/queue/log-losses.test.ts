@@ -43,6 +43,17 @@ test('Redis is back when all connections are, and a retry that fails in between 
   expect(lines).toHaveLength(2);
 });
 
+test('a loss is told although the last connection that was away before was given up', () => {
+  const lines: string[] = [];
+  const log = pino({}, { write: (line) => lines.push(line) });
+  const [given, kept] = [new EventEmitter(), new EventEmitter()];
+  for (const redis of [given, kept]) logLosses(redis as Redis, 'consumer', log);
+  given.emit('error', new Error('socket timeout'));
+  given.emit('end');
+  kept.emit('error', new Error('read ECONNRESET'));
+  expect(lines).toHaveLength(2);
+});
+
 async function withConnections(
   work: (given: { connections: Redis[]; proxy: FaultProxy; told: () => string[] }) => Promise<void>,
 ): Promise<void> {

@@ -59,16 +59,22 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     expect(await run(`() => 'another'`)).toMatchObject({ document: { result: 'another' } });
   });
 
-  test('is taken back when the last one is left', async () => {
+  test('is taken back when the last one is left, from a host that has not heard of it', async () => {
     const { host, run, offer, gate, mark } = await start();
+    // It stands still when its end is on its way.
     const last = run(
-      `async () => { await until('last'); process.getBuiltinModule('child_process').spawn('true') }`,
+      `() => void setTimeout(() => { mark('over'); process.kill(process.pid, 'SIGSTOP') }, 0)`,
     );
-    const { given } = offer(`() => mark('next')`);
-    gate('last');
+    waitBlocking(mark('over'));
+    const { given, takenBack } = offer(`() => mark('next')`);
     await last;
-    expect([host.leave(), given.withdraw()]).toEqual([true, true]);
-    expect(await run(`() => 1`)).toMatchObject({ type: 'returned' });
+    expect([host.leave(), given.withdraw(), takenBack()]).toEqual([true, true, 1]);
+    // It hears of both at the same time.
+    const another = run(`() => until('another')`);
+    process.kill(host.pid, 'SIGCONT');
+    expect(() => offer(`() => {}`)).toThrow('cannot have');
+    gate('another');
+    expect(await another).toMatchObject({ type: 'returned' });
     expect(existsSync(mark('next'))).toBe(false);
   });
 
@@ -141,12 +147,15 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
   });
 
   test('that kills its host is the one that died', async () => {
-    const { run, offer } = await start();
+    const { run, offer, gate } = await start();
     const last = run(`() => { console.error('words of the last one') }`);
     const { given } = offer(
-      `async () => { await new Promise((resolve) => setTimeout(resolve, 50)); console.error('its own words'); process.exit(7) }`,
+      `async () => { await until('last is over'); console.error('its own words'); process.exit(7) }`,
     );
     expect(await last).toMatchObject({ type: 'returned' });
+    // Whatever the last one said has been read by then.
+    await new Promise((resolve) => setImmediate(resolve));
+    gate('last is over');
     const { description } = (await given.follow(io)) as { description?: string };
     expect(description).toContain('code 7');
     expect(description).toContain('its own words');
@@ -158,6 +167,8 @@ describe.runIf(process.platform === 'linux')('the next run of a host', () => {
     void run(`() => 'last'`);
     const { given } = offer(`(_, ctx) => { ctx.progress(5, 'five'); ctx.log('said'); mark('over') }`);
     await waitFor(() => (existsSync(mark('over')) ? true : undefined), { what: 'it to end' });
+    // What was said before that is read between these.
+    for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
     const heard: unknown[] = [];
     await given.follow({
       ...io,
